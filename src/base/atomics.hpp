@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policy through which lock-free code reaches atomics.
+//
+// Every lock-free structure here is a template on such a policy, so that the explorer in tests/model
+// runs the very code that ships, with atomics whose every operation is a scheduling point. The other
+// way, a macro or a namespace alias switched per build, would give one program two definitions of the
+// same class. A policy offers
+//
+//     atomic<T>         the interface of std::atomic<T>
+//     fence_seq_cst()   std::atomic_thread_fence(seq_cst)
+//     spin_pause()      inside a short spin: tell the core that we wait
+//     spin_yield()      in a spin that went on for long: give the processor away
+#pragma once
+
+#include <atomic>
+#include <thread>
+
+#if defined(__SANITIZE_THREAD__)
+#define TENDRIL_DETAIL_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TENDRIL_DETAIL_TSAN 1
+#endif
+#endif
+
+namespace tendril::detail {
+
+struct std_atomics {
+  template <class T>
+  using atomic = std::atomic<T>;
+
+  static void fence_seq_cst() noexcept {
+#if defined(TENDRIL_DETAIL_TSAN)
+    // ThreadSanitizer does not model fences (gcc says so in a warning). A read-modify-write of one common word orders
+    // at least as much, and the tool understands it.
+    static std::atomic<unsigned> order{0};
+    order.fetch_add(0, std::memory_order_seq_cst);
+#else
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+  }
+
+  static void spin_pause() noexcept {
+    // A question to the compiler, not to the processor's name; without the builtin the spin is merely
+    // less polite to the sibling hyperthread.
+#if __has_builtin(__builtin_ia32_pause)
+    __builtin_ia32_pause();
+#elif __has_builtin(__builtin_arm_yield)
+    __builtin_arm_yield();
+#else
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+#endif
+  }
+
+  static void spin_yield() noexcept { std::this_thread::yield(); }
+};
+
+}  // namespace tendril::detail

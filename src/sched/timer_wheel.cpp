@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The hierarchical timing wheel; its design and invariants are in the header.
+#include "sched/timer_wheel.hpp"
+
+#include <bit>
+#include <cassert>
+
+namespace tendril::detail {
+namespace {
+
+constexpr unsigned tick_bits = 16;
+static_assert(timer_wheel::tick_length.count() == std::int64_t{1} << tick_bits);
+
+using time_point = timer_wheel::time_point;
+
+/// Nanoseconds since the steady clock's epoch; what lies before it counts as the epoch.
+std::uint64_t nanoseconds_of(time_point time) noexcept {
+  const auto since_epoch =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count();
+  return since_epoch > 0 ? static_cast<std::uint64_t>(since_epoch) : 0;
+}
+
+std::uint64_t tick_before(time_point time) noexcept { return nanoseconds_of(time) >> tick_bits; }
+
+std::uint64_t tick_after(time_point time) noexcept {
+  // The sum cannot overflow: nanoseconds_of() has 63 bits.
+  return (nanoseconds_of(time) + ((std::uint64_t{1} << tick_bits) - 1)) >> tick_bits;
+}
+
+time_point time_of(std::uint64_t tick) noexcept {
+  // The tick after the last nanoseconds of 63 bits is not expressible; max() is never late.
+  if (tick >= std::uint64_t{1} << (63 - tick_bits)) return time_point::max();
+  return time_point(std::chrono::duration_cast<time_point::duration>(
+      std::chrono::nanoseconds(static_cast<std::int64_t>(tick << tick_bits))));
+}
+
+}  // namespace
+
+timer_wheel::timer_wheel(time_point now) noexcept : elapsed_(tick_before(now)) {}
+
+timer_wheel::~timer_wheel() {
+  while (due_.pop_front() != nullptr) {}
+  while (never_.pop_front() != nullptr) {}
+  if (occupied_levels_ == 0) return;
+  for (list& slot : slots_)
+    while (slot.pop_front() != nullptr) {}
+}
+
+void timer_wheel::arm(timer_node& node, time_point deadline) noexcept {
+  assert(!node.pending());
+  ++size_;
+  if (deadline == time_point::max()) {
+    node.place_ = place_never;
+    never_.push_back(node);
+    return;
+  }
+  const std::uint64_t tick = tick_after(deadline);
+  node.tick_ = tick > elapsed_ ? tick : elapsed_;  // the past: the slot that advance() visits first
+  put(node);
+}
+
+void timer_wheel::put(timer_node& node) noexcept {
+  // The highest differing group; all groups equal counts as the lowest.
+  const std::uint64_t difference = (node.tick_ ^ elapsed_) | (slots - 1);
+  const unsigned level = (static_cast<unsigned>(std::bit_width(difference)) - 1) / digit_bits;
+  const unsigned slot =
+      static_cast<unsigned>(node.tick_ >> (level * digit_bits)) & (slots - 1);
+  node.place_ = level * slots + slot;
+  slots_[node.place_].push_back(node);
+  occupied_[level] |= std::uint64_t{1} << slot;
+  occupied_levels_ |= 1U << level;
+}
+
+bool timer_wheel::cancel(timer_node& node) noexcept {
+  if (!node.pending()) return false;
+  list::remove(node);
+  --size_;
+  const std::uint32_t place = node.place_;
+  // A node on the due list still names the slot it came from. No harm: an empty slot's bit is clear.
+  if (place != place_never && slots_[place].empty()) {
+    const std::uint32_t level = place / slots;
+    occupied_[level] &= ~(std::uint64_t{1} << (place % slots));
+    if (occupied_[level] == 0) occupied_levels_ &= ~(1U << level);
+  }
+  return true;
+}
+
+/// The tick at which the first occupied slot begins. At least one must be occupied.
+std::uint64_t timer_wheel::first_slot(unsigned& level, unsigned& slot) const noexcept {
+  level = static_cast<unsigned>(std::countr_zero(occupied_levels_));
+  slot = static_cast<unsigned>(std::countr_zero(occupied_[level]));
+  const unsigned shift = level * digit_bits;
+  const std::uint64_t above = elapsed_ >> (shift + digit_bits) << (shift + digit_bits);
+  return above | (std::uint64_t{slot} << shift);
+}
+
+std::optional<time_point> timer_wheel::next_deadline() const noexcept {
+  if (!due_.empty()) return time_of(elapsed_);
+  if (occupied_levels_ == 0) return std::nullopt;
+  unsigned level = 0;
+  unsigned slot = 0;
+  return time_of(first_slot(level, slot));
+}
+
+bool timer_wheel::advance(time_point now) noexcept {
+  const std::uint64_t target = tick_before(now);
+  while (occupied_levels_ != 0) {
+    unsigned level = 0;
+    unsigned slot = 0;
+    const std::uint64_t begin = first_slot(level, slot);
+    if (begin > target) break;
+    // Not beyond target: all that follows is relative to this instant.
+    if (begin > elapsed_) elapsed_ = begin;
+
+    list& from = slots_[level * slots + slot];
+    occupied_[level] &= ~(std::uint64_t{1} << slot);
+    if (occupied_[level] == 0) occupied_levels_ &= ~(1U << level);
+    if (level == 0) {
+      due_.splice_back(from);
+    } else {
+      // Their groups from this level up now equal those of elapsed_: each goes to a lower level.
+      while (timer_node* const node = from.pop_front()) put(*node);
+    }
+  }
+  if (target > elapsed_) elapsed_ = target;
+  return !due_.empty();
+}
+
+timer_node* timer_wheel::pop_due() noexcept {
+  timer_node* const node = due_.pop_front();
+  if (node != nullptr) --size_;
+  return node;
+}
+
+}  // namespace tendril::detail
