@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the library itself links. None of it appears in a public header; for a static tendril the
+# installed config finds the same three again (tendril-config.cmake.in).
+
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED COMPONENTS context)
+include("${CMAKE_CURRENT_LIST_DIR}/tendril-uv.cmake")
+if(NOT TARGET tendril::uv)
+  message(FATAL_ERROR "libuv was found neither as a CMake package nor by pkg-config")
+endif()

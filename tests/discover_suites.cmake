@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Run after a test program is linked: writes one add_test for each doctest suite in it.
+# In: PROGRAM, GROUP, LABELS, TIMEOUT, DIRECTORY (the tests' working directory), OUTPUT.
+
+function(ask variable)
+  execute_process(COMMAND "${PROGRAM}" --no-colors=true ${ARGN}
+    OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${PROGRAM} ${ARGN} failed (${result}):\n${output}")
+  endif()
+  set(${variable} "${output}" PARENT_SCOPE)
+endfunction()
+
+function(count_cases variable)
+  ask(output --count ${ARGN})
+  if(NOT output MATCHES "current filters: ([0-9]+)")
+    message(FATAL_ERROR "${PROGRAM} --count ${ARGN} printed:\n${output}")
+  endif()
+  set(${variable} ${CMAKE_MATCH_1} PARENT_SCOPE)
+endfunction()
+
+ask(listing --list-test-suites)
+string(REPLACE "\n" ";" lines "${listing}")
+set(script "")
+set(in_suites 0)
+foreach(suite IN LISTS lines)
+  if(suite MATCHES "^(\\[doctest\\].*|=*)$")
+    continue()
+  endif()
+  if(NOT suite MATCHES "^[A-Za-z0-9_./: -]+$")
+    message(FATAL_ERROR "${PROGRAM}: the suite name '${suite}' has characters that doctest's "
+      "filters or ctest interpret; use letters, digits, spaces and _ . / : -")
+  endif()
+  count_cases(count "--test-suite=${suite}")
+  math(EXPR in_suites "${in_suites} + ${count}")
+  string(APPEND script
+    "add_test([==[${GROUP}.${suite}]==] [==[${PROGRAM}]==] [==[--test-suite=${suite}]==])\n"
+    "set_tests_properties([==[${GROUP}.${suite}]==] PROPERTIES"
+    " TIMEOUT ${TIMEOUT} LABELS [==[${LABELS}]==] WORKING_DIRECTORY [==[${DIRECTORY}]==])\n")
+endforeach()
+
+count_cases(total)
+if(NOT total EQUAL in_suites)
+  message(FATAL_ERROR "${PROGRAM}: ${total} cases, of which ${in_suites} in suites; put each case "
+    "into exactly one TEST_SUITE")
+endif()
+file(WRITE "${OUTPUT}" "${script}")
