@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The stack a fiber runs on: which kind, how large, and what all stacks of a runtime take.
+#pragma once
+
+#include <tendril/config.hpp>
+#include <tendril/detail/sanitizers.hpp>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tendril {
+
+/// How a fiber gets its stack.
+enum class stack_kind : std::uint8_t {
+  /// A fixed range of address space; the kernel commits a page when it is first touched. Runs any
+  /// code; calls into foreign code cost nothing. Takes one page (4 KiB) while parked shallow.
+  reserved,
+  /// Small segments linked on demand, for code compiled for it. Not available in this version.
+  segmented,
+  /// A shared slot; what a suspended fiber uses is copied out. Not available in this version.
+  tasklet,
+};
+
+/// Frames are several times larger under AddressSanitizer and ThreadSanitizer.
+inline constexpr std::size_t default_stack_bytes =
+    (TENDRIL_ASAN || TENDRIL_TSAN) ? std::size_t{256} << 10 : std::size_t{64} << 10;
+
+/// \code
+///   tendril::fiber_options o;
+///   o.stack.bytes = 1 << 20;   // deep recursion ahead
+/// \endcode
+struct stack_options {
+  stack_kind kind = stack_kind::reserved;
+  /// Address space, not memory: what is never touched is never committed. Rounded up to 16 KiB times
+  /// a power of two, at most 8 MiB. Of this a guard page at the bottom and up to 2 KiB at the top
+  /// (fibers' tops are spread over cache sets) are not the fiber's. libpq, libcurl and getaddrinfo
+  /// want 64 to 256 KiB.
+  ///
+  /// A fiber that runs into its guard page ends the process with a message that names the fiber. One
+  /// frame larger than a page may step over the guard without touching it and damage another stack:
+  /// compile code with large frames with -fstack-clash-protection, which touches every page.
+  std::size_t bytes = default_stack_bytes;
+};
+
+/// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment
+/// variable TENDRIL_STACK_GUARD = madvise, mprotect or canary forces one.
+enum class stack_guard : std::uint8_t {
+  madvise,   ///< MADV_GUARD_INSTALL (Linux 6.13): page-table entries, any number of them
+  mprotect,  ///< an inaccessible page; each takes two of the process's vm.max_map_count mappings
+  canary,    ///< nothing stops an overflow; it is found when the fiber ends, and ends the process
+};
+
+/// Counted over one runtime. A snapshot: the parts are read one after the other.
+struct stack_stats {
+  std::size_t created = 0;  ///< stacks ever made; they are kept and used again until the runtime ends
+  std::size_t in_use = 0;   ///< held by fibers
+  std::size_t warm = 0;     ///< free, memory still committed, kept by one worker
+  std::size_t cold = 0;     ///< free, memory given back to the system or never used
+  std::size_t trimmed = 0;  ///< times a stack's memory was given back
+  std::size_t canaries = 0;  ///< stacks that have neither kind of guard page
+  std::size_t arenas = 0;    ///< mappings that stacks are cut from
+  std::size_t address_space_bytes = 0;
+  stack_guard guard = stack_guard::madvise;  ///< the mode new stacks are guarded in
+};
+
+}  // namespace tendril
