@@ -13,16 +13,10 @@
 //     spin_yield()      in a spin that went on for long: give the processor away
 #pragma once
 
+#include <tendril/detail/sanitizers.hpp>
+
 #include <atomic>
 #include <thread>
-
-#if defined(__SANITIZE_THREAD__)
-#define TENDRIL_DETAIL_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define TENDRIL_DETAIL_TSAN 1
-#endif
-#endif
 
 namespace tendril::detail {
 
@@ -31,9 +25,9 @@ struct std_atomics {
   using atomic = std::atomic<T>;
 
   static void fence_seq_cst() noexcept {
-#if defined(TENDRIL_DETAIL_TSAN)
-    // ThreadSanitizer does not model fences (gcc says so in a warning). A read-modify-write of one common word orders
-    // at least as much, and the tool understands it.
+#if TENDRIL_TSAN
+    // ThreadSanitizer does not model fences (gcc says so in a warning). A read-modify-write of one
+    // common word orders at least as much, and the tool understands it.
     static std::atomic<unsigned> order{0};
     order.fetch_add(0, std::memory_order_seq_cst);
 #else

@@ -18,8 +18,9 @@
 // A base class instead of a member node found by offsetof: static_cast is defined behaviour for any T.
 #pragma once
 
-#include <cassert>
 #include <cstddef>
+
+#include "base/check.hpp"
 
 namespace tendril::detail {
 
@@ -38,7 +39,7 @@ class list_node {
   bool linked() const noexcept { return next_ != nullptr; }
 
  protected:
-  ~list_node() { assert(!linked()); }
+  ~list_node() { TENDRIL_ASSERT(!linked(), "a node dies unlinked"); }
 
  private:
   template <class, class>
@@ -55,7 +56,7 @@ class intrusive_list {
  public:
   intrusive_list() noexcept { reset(); }
   ~intrusive_list() {
-    assert(empty());
+    TENDRIL_ASSERT(empty(), "a list dies empty");
     head_.next_ = head_.prev_ = nullptr;
   }
   // Elements point at the sentinel: a list stays where it is. Use splice_back().
@@ -86,7 +87,7 @@ class intrusive_list {
   /// Removes element from the list of this kind it is on, whichever that is.
   static void remove(T& element) noexcept {
     node& n = element;
-    assert(n.linked());
+    TENDRIL_ASSERT(n.linked(), "a removed element was on a list");
     n.prev_->next_ = n.next_;
     n.next_->prev_ = n.prev_;
     n.next_ = n.prev_ = nullptr;
@@ -99,7 +100,7 @@ class intrusive_list {
   /// Moves all of other's elements, in order, behind ours. O(1).
   void splice_back(intrusive_list& other) noexcept {
     if (other.empty()) return;
-    assert(&other != this);
+    TENDRIL_ASSERT(&other != this, "a list is not spliced into itself");
     node* const first = other.head_.next_;
     node* const last = other.head_.prev_;
     first->prev_ = head_.prev_;
@@ -128,7 +129,7 @@ class intrusive_list {
 
   static void link_between(T& element, node* before, node* after) noexcept {
     node& n = element;
-    assert(!n.linked());
+    TENDRIL_ASSERT(!n.linked(), "an element is on one list at a time");
     n.prev_ = before;
     n.next_ = after;
     before->next_ = &n;
@@ -153,17 +154,15 @@ class intrusive_queue {
     other.head_ = other.tail_ = nullptr;
   }
   intrusive_queue& operator=(intrusive_queue&&) = delete;
-  ~intrusive_queue() { assert(empty()); }
+  ~intrusive_queue() { TENDRIL_ASSERT(empty(), "a list dies empty"); }
 
   bool empty() const noexcept { return head_ == nullptr; }
   T* front() const noexcept { return head_; }
 
   void push(T* element) noexcept {
     element->*Next = nullptr;
-    if (tail_ == nullptr)
-      head_ = element;
-    else
-      tail_->*Next = element;
+    if (tail_ == nullptr) head_ = element;
+    else tail_->*Next = element;
     tail_ = element;
   }
 
@@ -186,11 +185,9 @@ class intrusive_queue {
   /// Moves all of other's elements, in order, behind ours. O(1).
   void splice(intrusive_queue& other) noexcept {
     if (other.empty()) return;
-    assert(&other != this);
-    if (tail_ == nullptr)
-      head_ = other.head_;
-    else
-      tail_->*Next = other.head_;
+    TENDRIL_ASSERT(&other != this, "a list is not spliced into itself");
+    if (tail_ == nullptr) head_ = other.head_;
+    else tail_->*Next = other.head_;
     tail_ = other.tail_;
     other.head_ = other.tail_ = nullptr;
   }

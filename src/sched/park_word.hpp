@@ -27,10 +27,10 @@
 // can fail under contention. 64 bits, because 32 overflow after ten seconds of unparking a busy fiber.
 #pragma once
 
-#include <cassert>
 #include <cstdint>
 
 #include "base/atomics.hpp"
+#include "base/check.hpp"
 
 namespace tendril::detail {
 
@@ -73,7 +73,7 @@ class basic_park_word {
     // Release publishes the saved context to the unpark() that will find parked; acquire is for the
     // permit, as in try_consume().
     const std::int64_t before = word_.fetch_sub(1, std::memory_order_acq_rel);
-    assert(before != parked);
+    TENDRIL_ASSERT(before != parked, "a parked waiter does not park");
     if (before == none) return true;
     // Only when several wake-ups came within the few instructions since try_consume().
     if (before > 1) word_.exchange(none, std::memory_order_acquire);

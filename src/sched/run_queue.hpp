@@ -28,12 +28,13 @@
 #pragma once
 
 #include <array>
-#include <cassert>
+
 #include <cstddef>
 #include <cstdint>
 
 #include "base/atomics.hpp"
 #include "base/cacheline.hpp"
+#include "base/check.hpp"
 
 namespace tendril::detail {
 
@@ -51,7 +52,8 @@ class basic_run_queue {
 
   /// Owner: appends. False when full: take half out with pop_half(), share it, and push again.
   bool push(T* element) noexcept {
-    const std::uint64_t tail = tail_.load(std::memory_order_relaxed);  // ours: nobody else writes it
+    const std::uint64_t tail =
+        tail_.load(std::memory_order_relaxed);  // ours: nobody else writes it
     // Pairs with the release in take(): a thief that moved head beyond a slot has finished reading it.
     // With relaxed, our store below could overtake that read and hand it a fiber that is still queued.
     const std::uint64_t head = head_.load(std::memory_order_acquire);
@@ -101,7 +103,7 @@ class basic_run_queue {
   /// out in `first`, to be run at once; the others are appended to `mine`, as far as it has room.
   /// Returns how many were taken; zero when there was nothing.
   std::size_t steal_into(basic_run_queue& mine, T*& first) noexcept {
-    assert(&mine != this);
+    TENDRIL_ASSERT(&mine != this, "nobody steals from itself");
     const std::uint64_t my_tail = mine.tail_.load(std::memory_order_relaxed);
     const std::uint64_t room =
         Capacity - (my_tail - mine.head_.load(std::memory_order_acquire));  // as in push()

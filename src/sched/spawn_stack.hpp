@@ -19,11 +19,11 @@
 // operation. Links through members: `Next` and `Prev` are member pointers of type T* T::*.
 #pragma once
 
-#include <cassert>
 #include <cstddef>
 
 #include "base/atomics.hpp"
 #include "base/cacheline.hpp"
+#include "base/check.hpp"
 #include "base/spinlock.hpp"
 
 namespace tendril::detail {
@@ -37,17 +37,15 @@ class basic_spawn_stack {
   explicit basic_spawn_stack(bool exclusive) noexcept : exclusive_(exclusive) {}
   basic_spawn_stack(const basic_spawn_stack&) = delete;
   basic_spawn_stack& operator=(const basic_spawn_stack&) = delete;
-  ~basic_spawn_stack() { assert(newest_ == nullptr); }
+  ~basic_spawn_stack() { TENDRIL_ASSERT(newest_ == nullptr, "a spawn stack dies empty"); }
 
   /// Owner.
   void push(T* element) noexcept {
     const guard hold(*this);
     element->*Next = newest_;  // towards the older
     element->*Prev = nullptr;
-    if (newest_ != nullptr)
-      newest_->*Prev = element;
-    else
-      oldest_ = element;
+    if (newest_ != nullptr) newest_->*Prev = element;
+    else oldest_ = element;
     newest_ = element;
     add(1);
   }
@@ -59,10 +57,8 @@ class basic_spawn_stack {
     T* const element = newest_;
     if (element == nullptr) return nullptr;
     newest_ = element->*Next;
-    if (newest_ != nullptr)
-      newest_->*Prev = nullptr;
-    else
-      oldest_ = nullptr;
+    if (newest_ != nullptr) newest_->*Prev = nullptr;
+    else oldest_ = nullptr;
     add(-1);
     return detach(element);
   }
@@ -82,7 +78,7 @@ class basic_spawn_stack {
   /// is given out in `first`, the others go below what `mine` holds, in the same order. Returns how
   /// many were taken; zero when there was nothing, or when another held the lock.
   std::size_t steal_into(basic_spawn_stack& mine, T*& first) noexcept {
-    assert(&mine != this && !exclusive_);
+    TENDRIL_ASSERT(&mine != this && !exclusive_, "a thief is another worker");
     if (empty() || !lock_.try_lock()) return 0;
     const std::size_t available = size_.load(std::memory_order_relaxed);
     if (available == 0) {
@@ -136,19 +132,15 @@ class basic_spawn_stack {
   /// Everything older than `last` leaves; nullptr: everything.
   void cut_at(T* last) noexcept {
     oldest_ = last;
-    if (last != nullptr)
-      last->*Next = nullptr;
-    else
-      newest_ = nullptr;
+    if (last != nullptr) last->*Next = nullptr;
+    else newest_ = nullptr;
   }
 
   void put_below(T* newest, T* oldest, std::size_t count) noexcept {
     const guard hold(*this);
     newest->*Prev = oldest_;
-    if (oldest_ != nullptr)
-      oldest_->*Next = newest;
-    else
-      newest_ = newest;
+    if (oldest_ != nullptr) oldest_->*Next = newest;
+    else newest_ = newest;
     oldest_ = oldest;
     add(static_cast<std::ptrdiff_t>(count));
   }

@@ -4,7 +4,8 @@
 #include "sched/timer_wheel.hpp"
 
 #include <bit>
-#include <cassert>
+
+#include "base/check.hpp"
 
 namespace tendril::detail {
 namespace {
@@ -40,15 +41,17 @@ time_point time_of(std::uint64_t tick) noexcept {
 timer_wheel::timer_wheel(time_point now) noexcept : elapsed_(tick_before(now)) {}
 
 timer_wheel::~timer_wheel() {
-  while (due_.pop_front() != nullptr) {}
-  while (never_.pop_front() != nullptr) {}
-  if (occupied_levels_ == 0) return;
-  for (list& slot : slots_)
-    while (slot.pop_front() != nullptr) {}
+  const auto forget = [](list& from) {
+    while (from.pop_front() != nullptr) {
+    }
+  };
+  forget(due_);
+  forget(never_);
+  for (list& slot : slots_) forget(slot);
 }
 
 void timer_wheel::arm(timer_node& node, time_point deadline) noexcept {
-  assert(!node.pending());
+  TENDRIL_ASSERT(!node.pending(), "a node has one deadline at a time");
   ++size_;
   if (deadline == time_point::max()) {
     node.place_ = place_never;
@@ -64,8 +67,7 @@ void timer_wheel::put(timer_node& node) noexcept {
   // The highest differing group; all groups equal counts as the lowest.
   const std::uint64_t difference = (node.tick_ ^ elapsed_) | (slots - 1);
   const unsigned level = (static_cast<unsigned>(std::bit_width(difference)) - 1) / digit_bits;
-  const unsigned slot =
-      static_cast<unsigned>(node.tick_ >> (level * digit_bits)) & (slots - 1);
+  const unsigned slot = static_cast<unsigned>(node.tick_ >> (level * digit_bits)) & (slots - 1);
   node.place_ = level * slots + slot;
   slots_[node.place_].push_back(node);
   occupied_[level] |= std::uint64_t{1} << slot;

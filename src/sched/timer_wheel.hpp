@@ -115,7 +115,7 @@ class timer_wheel {
   void put(timer_node& node) noexcept;
   std::uint64_t first_slot(unsigned& level, unsigned& slot) const noexcept;
 
-  std::uint64_t elapsed_;               // in ticks
+  std::uint64_t elapsed_;              // in ticks
   std::uint32_t occupied_levels_ = 0;  // bit L: occupied_[L] is not zero
   std::size_t size_ = 0;
   std::array<std::uint64_t, levels> occupied_{};  // bit s: slot s holds a timer
