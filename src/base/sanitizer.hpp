@@ -17,7 +17,14 @@
 
 namespace tendril::detail {
 
-/// Frames that were left without returning (a fiber's last switch, a longjmp, an exit inside a
+/// Any access is an error until it is unpoisoned: for memory that has no owner.
+inline void poison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t bytes) noexcept {
+#if TENDRIL_ASAN
+  __asan_poison_memory_region(low, bytes);
+#endif
+}
+
+/// Also after use as a stack. Frames that were left without returning (a fiber's last switch, a longjmp, an exit inside a
 /// callback) leave their red zones poisoned; the next user of the memory would be blamed for them.
 inline void unpoison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t bytes) noexcept {
 #if TENDRIL_ASAN

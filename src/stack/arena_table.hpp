@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every arena of the process, so that any address can be told from a stack's: by the SIGSEGV handler,
+// by stack_source, by inspection.
+//
+// Idea: a fixed array of words. An arena is aligned to 2 MiB at least, so one word holds its base, its
+// size class and its size: a reader needs nothing but the word, never a pointer to something that may
+// be unmapped meanwhile. Everything about a slice then follows from its address (slice_layout.hpp).
+//
+// Invariants
+//  1. A word is either empty, claimed (being filled in) or complete; it changes by one store.
+//  2. Words at or past used_ are empty. used_ never decreases; emptied words are used again.
+//  3. An arena's entry exists while any of its slices can be in use.
+//
+// Who may call what: find_stack, find_arena from anywhere, signal handlers included; add, remove from
+// any thread. Rejected: a tree (needs a lock, or reclamation, that a signal handler cannot take); a
+// table that grows (the fixed one is 256 KiB of untouched zero pages and good for 16 TiB of stacks).
+#pragma once
+
+#include "stack/slice_layout.hpp"
+
+#include <cstddef>
+
+namespace tendril::detail {
+
+/// A slice and what surrounds it.
+struct found_stack {
+  stack_slice slice;
+  std::byte* guard_low = nullptr;  ///< the guard is [guard_low, slice.low)
+  unsigned size_class = 0;
+  std::byte* arena_low = nullptr;
+  std::byte* arena_high = nullptr;
+
+  bool in_guard(const void* address) const noexcept {
+    return address >= guard_low && address < slice.low;
+  }
+};
+
+/// False when the address is in no arena. Async-signal-safe.
+bool find_stack(const void* address, found_stack& out) noexcept;
+
+inline constexpr std::size_t arena_alignment = std::size_t{2} << 20;
+
+/// Enters an arena of 2^shift bytes with its owner's bookkeeping; false when the table is full.
+bool add_arena(std::byte* base, unsigned shift, unsigned size_class, void* owner) noexcept;
+void remove_arena(std::byte* base) noexcept;
+/// What add_arena was given as owner, or null. Only for addresses the caller knows to stay valid.
+void* find_arena(const void* address) noexcept;
+
+}  // namespace tendril::detail
