@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The contract of a control switch between two stacks. Backends: x86_64/switch.S (our own),
+// src/context/switch_boost.cpp (Boost.Context, for every other processor and as a cross-check).
+//
+// A switch preserves what the ABI makes callee-saved: the registers, the control bits of the
+// floating-point units. The *sticky* exception flags of MXCSR are not callee-saved and are left
+// alone, because loading a changed MXCSR stalls the pipeline: one fiber that had an inexact result
+// would make every switch many times slower.
+#pragma once
+
+namespace tendril::platform {
+
+extern "C" {
+/// Saves the caller's context on its stack and its stack pointer in *save, continues at `to`, and
+/// hands `transfer` to whoever continues there. Returns the transfer of whoever comes back.
+void* tendril_switch(void** save, void* to, void* transfer) noexcept;
+}
+
+/// Lays out a context below `top` (16-byte aligned) that starts entry(transfer) at the first switch
+/// to it, with default floating-point control words. entry never returns. Returns the value for `to`.
+void* make_context(void* top, void (*entry)(void* transfer)) noexcept;
+
+}  // namespace tendril::platform

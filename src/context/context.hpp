@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The one place where control changes stacks. A context is a suspended flow of control: its stack
+// pointer, and in sanitizer builds what the sanitizers must be told about its stack. They are
+// annotated here and nowhere else.
+#pragma once
+
+#include "base/sanitizer.hpp"
+#include "platform/switch.hpp"
+
+#include <cstddef>
+
+#if TENDRIL_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if TENDRIL_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace tendril::detail {
+
+struct context {
+  void* sp = nullptr;
+#if TENDRIL_ASAN
+  void* fake_stack = nullptr;
+  const void* stack_low = nullptr;
+  std::size_t stack_bytes = 0;
+#endif
+#if TENDRIL_TSAN
+  void* tsan_fiber = nullptr;
+#endif
+
+  /// Prepares [low, high) to run entry(transfer) at the first switch to it.
+  void make([[maybe_unused]] void* low, void* high, void (*entry)(void*)) noexcept {
+    sp = platform::make_context(high, entry);
+#if TENDRIL_ASAN
+    stack_low = low;
+    stack_bytes = static_cast<std::size_t>(static_cast<std::byte*>(high) - static_cast<std::byte*>(low));
+#endif
+#if TENDRIL_TSAN
+    tsan_fiber = __tsan_create_fiber(0);
+#endif
+  }
+
+  /// Describes the thread that calls it, which will be switched away from and come back.
+  void adopt_thread() noexcept;
+
+  /// After the last switch away from it. Not from the context itself.
+  void destroy() noexcept {
+#if TENDRIL_TSAN
+    __tsan_destroy_fiber(tsan_fiber);
+    tsan_fiber = nullptr;
+#endif
+  }
+};
+
+/// Suspends the caller into `from`, continues `to`, and returns what the side that comes back to
+/// `from` transfers.
+inline void* switch_context(context& from, context& to, void* transfer) noexcept {
+#if TENDRIL_ASAN
+  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_low, to.stack_bytes);
+#endif
+#if TENDRIL_TSAN
+  __tsan_switch_to_fiber(to.tsan_fiber, 0);
+#endif
+  void* const result = platform::tendril_switch(&from.sp, to.sp, transfer);
+#if TENDRIL_ASAN
+  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#endif
+  return result;
+}
+
+/// The last switch away from a stack: nothing comes back. `grave` is scratch memory of the worker.
+[[noreturn]] inline void leave_context(context& grave, context& to, void* transfer) noexcept {
+#if TENDRIL_ASAN
+  __sanitizer_start_switch_fiber(nullptr, to.stack_low, to.stack_bytes);
+#endif
+#if TENDRIL_TSAN
+  __tsan_switch_to_fiber(to.tsan_fiber, 0);
+#endif
+  platform::tendril_switch(&grave.sp, to.sp, transfer);
+  __builtin_unreachable();
+}
+
+/// First thing on a new stack.
+inline void enter_context() noexcept {
+#if TENDRIL_ASAN
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+}
+
+}  // namespace tendril::detail

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A fiber's core outside of its running: creating, starting, stopping, joining, freeing.
+#include "sched/fiber_core.hpp"
+
+#include "base/check.hpp"
+#include "sched/core_pool.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/stack_choice.hpp"
+
+#include <tendril/error.hpp>
+
+#include <algorithm>
+#include <mutex>
+#include <ostream>
+#include <sched.h>
+
+namespace tendril {
+namespace detail {
+namespace {
+
+/// Guards the stop sources in extras, and freeing extras against stop_all_fibers(). Rare.
+std::mutex& extras_mutex() {
+  static std::mutex& m = *new std::mutex;
+  return m;
+}
+
+std::atomic<std::uint64_t> next_fiber_id{1};
+
+void start_on(fiber_core* c, scheduler* s, waiter* marker) {
+  if (s == nullptr) {
+    worker* const w = this_worker();
+    s = w != nullptr ? &w->owner() : latest_scheduler();
+    if (s == nullptr) {
+      free_unstarted_core(c);
+      throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
+    }
+  }
+  if (c->stack_class == stack_class_default) c->stack_class = static_cast<std::uint8_t>(s->default_stack_class());
+  c->done.reset(marker);
+  if (worker* const w = this_worker(); w != nullptr && w->current() != nullptr) {
+    // The ambient deadline is inherited: children must not outlive what their parent may wait for.
+    const time_point ambient = w->current()->the_frame()->block.ambient_deadline;
+    if (ambient != no_deadline) extras_of(c).ambient_deadline = ambient;
+  }
+  try {
+    s->start(c);
+  } catch (...) {
+    free_unstarted_core(c);
+    throw;
+  }
+}
+
+void free_core(fiber_core* c, worker* w) noexcept {
+  if (c->extras.load(std::memory_order_relaxed) != nullptr) {
+    fiber_extras* extras;
+    {
+      std::scoped_lock hold(extras_mutex());
+      extras = c->extras.exchange(nullptr, std::memory_order_relaxed);
+    }
+    delete extras;
+  }
+  c->stack_class = stack_class_default;
+  c->affinity = -1;
+  if (w != nullptr)
+    w->cores().put(c);
+  else
+    put_core_to_pool(c);
+}
+
+}  // namespace
+
+std::uint64_t take_fiber_ids(std::uint64_t count) noexcept {
+  return next_fiber_id.fetch_add(count, std::memory_order_relaxed);
+}
+
+waiter* detached_marker() noexcept {
+  alignas(16) static char marker;
+  return reinterpret_cast<waiter*>(&marker);
+}
+
+fiber_extras& extras_of(fiber_core* c) {
+  fiber_extras* extras = c->extras.load(std::memory_order_acquire);
+  if (extras == nullptr) {
+    auto fresh = std::make_unique<fiber_extras>();
+    if (c->extras.compare_exchange_strong(extras, fresh.get(), std::memory_order_acq_rel, std::memory_order_acquire))
+      extras = fresh.release();
+  }
+  return *extras;
+}
+
+const char* name_of(const fiber_core* c) noexcept {
+  const fiber_extras* const extras = c->extras.load(std::memory_order_acquire);
+  return extras != nullptr ? extras->name : "";
+}
+
+// ---- Creating and starting -------------------------------------------------------------------
+
+fiber_core* allocate_core() {
+  worker* const w = this_worker();
+  return w != nullptr ? w->cores().get() : get_core_from_pool();
+}
+
+void free_unstarted_core(fiber_core* c) noexcept {
+  if (c->ops != nullptr) {
+    c->ops->destroy(c->closure);
+    c->ops = nullptr;
+  }
+  free_core(c, this_worker());
+}
+
+void* closure_storage(fiber_core* c) noexcept { return c->closure; }
+void set_closure(fiber_core* c, const closure_ops* ops) noexcept { c->ops = ops; }
+
+void apply_options(fiber_core* c, const fiber_options& options) {
+  if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
+    c->stack_class = static_cast<std::uint8_t>(stack_class_for(options.stack, "fiber_options::stack"));
+  if (options.affinity < -1 || options.affinity > 63)
+    throw std::system_error(make_error_code(errc::invalid_option),
+                            "fiber_options::affinity is " + std::to_string(options.affinity) +
+                                "; it is a worker's index, or -1 for any");
+  c->affinity = static_cast<std::int8_t>(options.affinity);
+  if (!options.name.empty()) {
+    char* const name = extras_of(c).name;
+    const std::size_t length = std::min(options.name.size(), sizeof(fiber_extras::name) - 1);
+    std::copy_n(options.name.data(), length, name);
+    name[length] = '\0';
+  }
+}
+
+void start_detached(fiber_core* c, scheduler* s) { start_on(c, s, detached_marker()); }
+void start_joinable(fiber_core* c, scheduler* s) { start_on(c, s, nullptr); }
+
+// ---- The end ---------------------------------------------------------------------------------
+
+void free_ended_core(fiber_core* c, worker* w) noexcept {
+  c->error().~exception_ptr();
+  c->ops = nullptr;
+  free_core(c, w);
+}
+
+void release_handle(fiber_core* c) noexcept { free_ended_core(c, this_worker()); }
+
+void rethrow_from(fiber_core* c) {
+  std::exception_ptr error = std::move(c->error());
+  release_handle(c);
+  if (error) std::rethrow_exception(std::move(error));
+}
+
+void join_core(fiber_core* c, bool cancelable) {
+  if (c == nullptr)
+    throw std::system_error(std::make_error_code(std::errc::invalid_argument), "fiber::join: not joinable");
+  if (worker* const w = this_worker(); w != nullptr && w->current() == c)
+    throw std::system_error(make_error_code(errc::would_deadlock), "fiber::join: a fiber cannot join itself");
+  require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}), "fiber::join");
+}
+
+void detach_core(fiber_core* c) noexcept {
+  TENDRIL_CHECK(c != nullptr, "fiber::detach needs a joinable fiber");
+  if (c->done.install(detached_marker())) return;  // it frees itself
+  if (c->error()) scheduler_at(c->scheduler_index())->unhandled(c, std::move(c->error()));
+  release_handle(c);
+}
+
+fiber_id id_of(const fiber_core* c) noexcept { return fiber_id(c->id); }
+
+// ---- Stopping --------------------------------------------------------------------------------
+
+void trigger_stop_source(fiber_core* c) noexcept {
+  std::stop_source source{std::nostopstate};
+  {
+    std::scoped_lock hold(extras_mutex());
+    if (const fiber_extras* extras = c->extras.load(std::memory_order_acquire)) source = extras->stop;
+  }
+  source.request_stop();  // without the lock: callbacks run here
+}
+
+bool request_stop(fiber_core* c) noexcept {
+  const std::uint32_t before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
+  if ((before & flag::stop_requested) != 0) return false;
+  trigger_stop_source(c);
+  unpark(c);
+  return true;
+}
+
+void fiber_extras::on_stop::operator()() const noexcept {
+  core->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
+  unpark(core);
+}
+
+std::stop_source stop_source_of(fiber_core* c) {
+  fiber_extras& extras = extras_of(c);
+  std::stop_source source{std::nostopstate};
+  {
+    std::scoped_lock hold(extras_mutex());
+    if (!extras.stop.stop_possible()) {
+      extras.stop = std::stop_source();
+      extras.relay.emplace(extras.stop.get_token(), fiber_extras::on_stop{c});
+    }
+    source = extras.stop;
+  }
+  // A request that came before the source existed. Pairs with request_stop(): flag, then source there;
+  // source, then flag here; the mutex orders them.
+  if (c->stop_requested()) source.request_stop();
+  return source;
+}
+
+}  // namespace detail
+
+std::ostream& operator<<(std::ostream& out, fiber_id id) { return out << id.value(); }
+
+unsigned fiber::hardware_concurrency() noexcept {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  return std::max(1U, std::thread::hardware_concurrency());
+}
+
+}  // namespace tendril

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The control block of a fiber, in two parts.
+//
+//   fiber_core   128 bytes, from the process-wide pool (core_pool). Exists from spawn to join. All a
+//                fiber needs before it has started and after it has ended: links, park word,
+//                completion, closure.
+//   fiber_frame  at the top of the fiber's stack slice, above the first byte the fiber's code can use;
+//                exists from the first run to the end. What only a running or parked fiber needs: its
+//                context, its wait_block (node, timer, stop callback, value cell), its ambient state.
+//                It shares the page that every parked fiber commits anyway, so a parked fiber costs
+//                one page and one core. A stack kind that copies stacks keeps the frame elsewhere: no
+//                code may assume more than that core->frame points to it.
+//
+//     spawn            pick            return
+//    ------> runnable ------> running --------> done
+//              ^  ^-- yield ----'  |
+//              +----- unpark --- parked     (parked only once its context is saved: see worker)
+//
+// Cores are type-stable: they are recycled but never unmapped, and the park word is never reset. A
+// waker may therefore unpark a fiber that has just ended; at worst its successor gets a permit.
+#pragma once
+
+#include "base/cacheline.hpp"
+#include "context/context.hpp"
+#include "sched/park_word.hpp"
+#include "sched/timer_wheel.hpp"
+#include "stack/stack_cache.hpp"
+
+#include <tendril/detail/closure.hpp>
+#include <tendril/detail/waiting.hpp>
+#include <tendril/fiber.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <new>
+#include <optional>
+#include <stop_token>
+
+namespace tendril::detail {
+
+class scheduler;
+class worker;
+
+/// What parks: a fiber (fiber_core) or a plain thread (thread_waiter).
+class waiter {
+ public:
+  enum class kind : std::uint8_t { fiber, thread };
+
+  park_word park;
+  std::atomic<std::uint32_t> flags{0};
+  kind what;
+  std::uint8_t stack_class = 0xFF;  ///< see stack_choice.hpp
+  std::int8_t affinity = -1;
+
+ protected:
+  explicit waiter(kind k) noexcept : what(k) {}
+};
+
+/// Bits of waiter::flags.
+namespace flag {
+inline constexpr std::uint32_t stop_requested = 1;
+inline constexpr std::uint32_t alive = 2;    ///< queued or started, not ended
+inline constexpr unsigned scheduler_shift = 8;
+inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
+}  // namespace flag
+
+struct wait_timer : timer_node {
+  waiter* who = nullptr;
+};
+
+/// Unparks on a stop request; the callable of the stop_callbacks in wait blocks.
+struct unpark_on_stop {
+  waiter* who;
+  void operator()() const noexcept { unpark(who); }
+};
+
+/// See waiting.hpp. One per waiter, outside its stack.
+struct wait_block {
+  wait_node node;
+  wait_timer timer;
+  worker* timer_home = nullptr;  ///< whose wheel the timer is in
+  std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
+  alignas(16) std::byte cell[own_cell_bytes];
+
+  // Ambient state of cancellation, inherited by what the flow of control calls.
+  time_point ambient_deadline = no_deadline;
+  unsigned shields = 0;
+};
+
+/// Rare attributes, allocated when first needed.
+struct fiber_extras {
+  char name[32] = {};
+  std::size_t stack_bytes = 0;
+  time_point ambient_deadline = no_deadline;  ///< inherited from the spawner
+  std::stop_source stop{std::nostopstate};
+  struct on_stop {
+    fiber_core* core;
+    void operator()() const noexcept;
+  };
+  std::optional<std::stop_callback<on_stop>> relay;  ///< a stop requested through a copied stop_source
+};
+
+struct fiber_frame {
+  explicit fiber_frame(fiber_core* c, stack_slice s) noexcept : core(c), slice(s) {}
+
+  context ctx;
+  fiber_core* core;
+  stack_slice slice;
+  std::atomic<const char*> reason{nullptr};  ///< what it waits for; read by dumps
+  unsigned uninterrupted = 0;                ///< I/O operations since it last let others run
+  wait_block block;
+};
+
+struct alignas(cacheline_bytes) fiber_core : waiter {
+  fiber_core() noexcept : waiter(kind::fiber) {}
+
+  fiber_core* next = nullptr;  ///< in whichever queue holds it
+  fiber_core* prev = nullptr;
+  std::atomic<fiber_frame*> frame{nullptr};
+  completion done;
+  const closure_ops* ops = nullptr;
+  std::atomic<fiber_extras*> extras{nullptr};
+  std::uint64_t id = 0;
+  alignas(16) std::byte closure[inline_closure_bytes];
+
+  /// After the start the closure's place holds the exception that left the function.
+  std::exception_ptr& error() noexcept { return *std::launder(reinterpret_cast<std::exception_ptr*>(closure)); }
+
+  fiber_frame* the_frame() const noexcept { return frame.load(std::memory_order_relaxed); }
+  /// For release_core alone: `next` seen from a free list of another thread is published by its lock.
+  unsigned scheduler_index() const noexcept {
+    return (flags.load(std::memory_order_relaxed) & flag::scheduler_mask) >> flag::scheduler_shift;
+  }
+  bool stop_requested() const noexcept {
+    return (flags.load(std::memory_order_acquire) & flag::stop_requested) != 0;
+  }
+};
+
+static_assert(TENDRIL_ASAN || TENDRIL_TSAN || sizeof(fiber_core) == 128,
+              "a million fibers pay for every byte: keep the core at two cache lines");
+
+/// Marks completion words of fibers that nobody joins.
+waiter* detached_marker() noexcept;
+
+/// The extras of c, created if it has none. Any thread that may touch c.
+fiber_extras& extras_of(fiber_core* c);
+
+/// Triggers the stop source of c, if it has one.
+void trigger_stop_source(fiber_core* c) noexcept;
+
+/// Name for messages; "" when it has none.
+const char* name_of(const fiber_core* c) noexcept;
+
+/// The wait block of any waiter.
+wait_block& block_of(waiter* w) noexcept;
+
+}  // namespace tendril::detail

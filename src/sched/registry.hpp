@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The schedulers of the process, by the index that each fiber's flags carry, and what is done to all
+// fibers of one: stopping and listing. Fibers are found by walking the core pool, so that spawning
+// keeps no list.
+#pragma once
+
+#include "sched/fiber_core.hpp"
+
+#include <string>
+
+namespace tendril {
+class runtime;
+}
+
+namespace tendril::detail {
+
+/// \throws std::system_error when 256 runtimes are running
+unsigned register_scheduler(scheduler& s);
+void unregister_scheduler(scheduler& s) noexcept;
+scheduler* scheduler_at(unsigned index) noexcept;
+/// The one started last that is still registered; null when there is none.
+scheduler* latest_scheduler() noexcept;
+
+/// Requests every fiber of s to stop.
+void stop_all_fibers(scheduler& s) noexcept;
+/// One line a fiber: id, name, what it waits for.
+std::string list_fibers(const scheduler& s);
+
+}  // namespace tendril::detail

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The public runtime in front of the scheduler.
+#include "base/check.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/worker.hpp"
+#include "stack/overflow.hpp"
+
+#include <tendril/error.hpp>
+#include <tendril/runtime.hpp>
+
+#include <cstdio>
+#include <mutex>
+
+namespace tendril {
+namespace detail {
+namespace {
+
+fiber_core* running_on_this_thread() noexcept {
+  worker* const w = this_worker();
+  return w != nullptr ? w->current() : nullptr;
+}
+
+void describe_caller(char* buffer, unsigned long size) noexcept {
+  if (const fiber_core* c = running_on_this_thread())
+    std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c), static_cast<unsigned long long>(c->id));
+}
+
+/// For the overflow report, in a signal handler on the thread whose fiber overflowed.
+void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
+  const fiber_core* const c = running_on_this_thread();
+  if (c == nullptr || c->the_frame() == nullptr || c->the_frame()->slice.low != slice.low) return;
+  out.name = name_of(c);
+  out.id = c->id;
+}
+
+void install_process_hooks() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    set_caller_description(&describe_caller);
+    install_overflow_handler(&describe_stack);
+  });
+}
+
+void require_thread_outside(const scheduler& s, const char* what) {
+  const worker* const w = this_worker();
+  if (w != nullptr && &w->owner() == &s)
+    throw std::system_error(make_error_code(errc::would_deadlock),
+                            std::string(what) + ": called on one of the runtime's own fibers");
+}
+
+}  // namespace
+
+void run_to_completion(scheduler& s, void (*body)(void*), void* argument) {
+  fiber_core* const c = make_fiber_core([body, argument] { body(argument); });
+  start_joinable(c, &s);
+  join_core(c, false);
+  release_handle(c);
+}
+
+}  // namespace detail
+
+runtime::runtime(runtime_options options) {
+  detail::install_process_hooks();
+  impl_ = std::make_unique<detail::scheduler>(*this, std::move(options));
+}
+
+runtime::~runtime() {
+  const detail::worker* const w = detail::this_worker();
+  TENDRIL_CHECK(w == nullptr || &w->owner() != impl_.get(), "a runtime cannot be destroyed by one of its own fibers");
+  const runtime_options& o = impl_->options();
+  if (o.on_exit == exit_policy::drain && impl_->drain_until(detail::deadline_after(o.drain_timeout))) return;
+  impl_->request_stop();
+  impl_->drain_until(detail::no_deadline);
+}
+
+void runtime::drain() {
+  detail::require_thread_outside(*impl_, "runtime::drain");
+  impl_->drain_until(detail::no_deadline);
+}
+
+bool runtime::drain_for(std::chrono::nanoseconds timeout) {
+  detail::require_thread_outside(*impl_, "runtime::drain_for");
+  return impl_->drain_until(detail::deadline_after(timeout));
+}
+
+void runtime::request_stop() noexcept { impl_->request_stop(); }
+
+void runtime::stop() {
+  detail::require_thread_outside(*impl_, "runtime::stop");
+  request_stop();
+  impl_->drain_until(detail::no_deadline);
+}
+
+runtime_stats runtime::stats() const { return impl_->stats(); }
+unsigned runtime::workers() const noexcept { return impl_->worker_count(); }
+
+runtime* runtime::current() noexcept {
+  detail::worker* const w = detail::this_worker();
+  if (w != nullptr) return &w->owner().handle();
+  detail::scheduler* const s = detail::latest_scheduler();
+  return s != nullptr ? &s->handle() : nullptr;
+}
+
+}  // namespace tendril

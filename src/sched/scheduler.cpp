@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/scheduler.hpp"
+
+#include "base/check.hpp"
+#include "sched/registry.hpp"
+#include "stack/size_class.hpp"
+
+#include <tendril/error.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstdio>
+#include <exception>
+#include <sched.h>
+#include <system_error>
+
+namespace tendril::detail {
+namespace {
+
+constexpr unsigned max_workers = 64;  // bits of sleepers_
+constexpr std::chrono::milliseconds monitor_period{10};
+
+[[noreturn]] void invalid_option(const std::string& what) {
+  throw std::system_error(make_error_code(errc::invalid_option), what);
+}
+
+unsigned worker_count_for(unsigned wanted) {
+  if (wanted > max_workers)
+    invalid_option("runtime_options::workers is " + std::to_string(wanted) + "; at most " +
+                   std::to_string(max_workers) + " are supported");
+  if (wanted != 0) return wanted;
+  return std::min(fiber::hardware_concurrency(), max_workers);
+}
+
+}  // namespace
+
+scheduler::scheduler(runtime& handle, runtime_options options)
+    : handle_(handle), options_(std::move(options)), worker_count_(worker_count_for(options_.workers)) {
+  default_stack_class_ = stack_class_for(options_.stack, "runtime_options::stack");
+  if (options_.seed == 0) options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
+  table_index_ = register_scheduler(*this);
+  try {
+    for (unsigned i = 0; i != worker_count_; ++i) workers_.push_back(std::make_unique<worker>(*this, i));
+    seen_switches_.resize(worker_count_);
+    for (auto& w : workers_) w->start();
+    monitor_ = std::thread([this] { monitor_main(); });
+  } catch (...) {
+    exiting_.store(true, std::memory_order_release);
+    for (auto& w : workers_) {
+      w->wake();
+      w->join();
+    }
+    unregister_scheduler(*this);
+    throw;
+  }
+}
+
+scheduler::~scheduler() {
+  {
+    std::scoped_lock hold(monitor_mutex_);
+    monitor_exit_ = true;
+  }
+  monitor_wake_.notify_all();
+  monitor_.join();
+  exiting_.store(true, std::memory_order_seq_cst);
+  for (auto& w : workers_) w->wake();
+  for (auto& w : workers_) w->join();
+  unregister_scheduler(*this);
+}
+
+// ---- Work from outside -----------------------------------------------------------------------
+
+void scheduler::inject(fiber_core* c) noexcept { inject_chain(&c, 1); }
+
+void scheduler::inject_chain(fiber_core* const* fibers, std::size_t count) noexcept {
+  for (std::size_t i = 0; i + 1 < count; ++i) fibers[i]->next = fibers[i + 1];
+  fibers[count - 1]->next = nullptr;
+  injection_lock_.lock();
+  (injection_tail_ != nullptr ? injection_tail_->next : injection_head_) = fibers[0];
+  injection_tail_ = fibers[count - 1];
+  injected_.store(injected_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+  injection_lock_.unlock();
+  announce_work();
+}
+
+std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept {
+  injection_lock_.lock();
+  const std::size_t available = injected_.load(std::memory_order_relaxed);
+  const std::size_t share = std::min(room, available / worker_count_ + (available % worker_count_ != 0 ? 1 : 0));
+  for (std::size_t i = 0; i != share; ++i) {
+    out[i] = injection_head_;
+    injection_head_ = injection_head_->next;
+    out[i]->next = nullptr;
+  }
+  if (injection_head_ == nullptr) injection_tail_ = nullptr;
+  injected_.store(available - share, std::memory_order_relaxed);
+  injection_lock_.unlock();
+  return share;
+}
+
+void scheduler::schedule_woken(fiber_core* c) noexcept {
+  const int affinity = c->affinity;
+  worker* const w = this_worker();
+  if (w != nullptr && &w->owner() == this && (affinity < 0 || static_cast<unsigned>(affinity) == w->index()))
+    w->push_woken(c);
+  else if (affinity >= 0)
+    workers_[static_cast<unsigned>(affinity)]->push_inbox(c);
+  else
+    inject(c);
+}
+
+void scheduler::start(fiber_core* c) {
+  if (exiting())
+    throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
+  if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) >= worker_count_)
+    invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) + "; this runtime has " +
+                   std::to_string(worker_count_) + " workers, 0 to " + std::to_string(worker_count_ - 1));
+  worker* const w = this_worker();
+  const bool inside = w != nullptr && &w->owner() == this;
+  c->id = inside ? w->take_id() : take_fiber_ids(1);
+  c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
+  if (inside) {
+    w->counters().spawned.add();
+    if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) != w->index())
+      workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
+    else
+      w->push_spawned(c);
+  } else {
+    spawned_outside_.fetch_add(1, std::memory_order_seq_cst);
+    if (c->affinity >= 0)
+      workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
+    else
+      inject(c);
+  }
+}
+
+// ---- Sleeping and waking ---------------------------------------------------------------------
+
+void scheduler::announce_work() noexcept {
+  // Store-load with enter_sleep(): the caller queued, then looks for sleepers; a worker sets its bit,
+  // then looks at the queues.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_relaxed) == 0) return;
+  std::uint32_t nobody = 0;
+  if (!searching_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst, std::memory_order_relaxed)) return;
+  for (std::uint64_t m = sleepers_.load(std::memory_order_seq_cst); m != 0;
+       m = sleepers_.load(std::memory_order_seq_cst)) {
+    const auto i = static_cast<unsigned>(std::countr_zero(m));
+    const std::uint64_t bit = std::uint64_t{1} << i;
+    if ((sleepers_.fetch_and(~bit, std::memory_order_seq_cst) & bit) != 0) {
+      wakeups_.fetch_add(1, std::memory_order_relaxed);
+      workers_[i]->wake();
+      return;
+    }
+  }
+  searching_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+void scheduler::wake_worker(worker& w) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // as in announce_work()
+  const std::uint64_t bit = std::uint64_t{1} << w.index();
+  if ((sleepers_.load(std::memory_order_relaxed) & bit) == 0) return;
+  if ((sleepers_.fetch_and(~bit, std::memory_order_seq_cst) & bit) == 0) return;
+  searching_.fetch_add(1, std::memory_order_seq_cst);  // leave_sleep() counts on it
+  wakeups_.fetch_add(1, std::memory_order_relaxed);
+  w.wake();
+}
+
+bool scheduler::begin_search() noexcept {
+  // Half the workers at most: more thieves only get into each other's way.
+  if (2 * searching_.load(std::memory_order_relaxed) >= worker_count_) return false;
+  searching_.fetch_add(1, std::memory_order_seq_cst);
+  return true;
+}
+
+void scheduler::end_search(bool found) noexcept {
+  // Whoever queued while this worker searched woke nobody: the last searcher takes over that duty, by
+  // announcing once more when it found work, by looking again in enter_sleep() when it did not.
+  if (searching_.fetch_sub(1, std::memory_order_seq_cst) == 1 && found) {
+    for (const auto& w : workers_)
+      if (w->has_stealable_work() || has_injected()) {
+        announce_work();
+        return;
+      }
+  }
+}
+
+bool scheduler::enter_sleep(worker& w) noexcept {
+  const std::uint64_t bit = std::uint64_t{1} << w.index();
+  sleepers_.fetch_or(bit, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with announce_work() and wake_worker()
+  if (work_in_sight(w)) {
+    if (leave_sleep(w)) {  // claimed meanwhile: give the claim back, the wake-up call stays in the poller
+      searching_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+    return false;
+  }
+  notify_drained();
+  return true;
+}
+
+bool scheduler::leave_sleep(worker& w) noexcept {
+  const std::uint64_t bit = std::uint64_t{1} << w.index();
+  const bool claimed = (sleepers_.fetch_and(~bit, std::memory_order_seq_cst) & bit) == 0;
+  if (monitor_resting_.load(std::memory_order_relaxed)) wake_monitor();
+  return claimed;
+}
+
+bool scheduler::work_in_sight(const worker& w) const noexcept {
+  if (has_injected() || w.has_queued_work() || exiting()) return true;
+  if (worker_count_ == 1) return false;
+  return std::any_of(workers_.begin(), workers_.end(), [](const auto& v) { return v->has_stealable_work(); });
+}
+
+bool scheduler::others_running(const worker& w) const noexcept {
+  const std::uint64_t all = worker_count_ == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << worker_count_) - 1;
+  const std::uint64_t others = all & ~(std::uint64_t{1} << w.index());
+  return (sleepers_.load(std::memory_order_relaxed) & others) != others;
+}
+
+bool scheduler::all_asleep() const noexcept {
+  const auto awake = worker_count_ - static_cast<unsigned>(std::popcount(sleepers_.load(std::memory_order_seq_cst)));
+  return awake == 0;
+}
+
+// ---- The end ---------------------------------------------------------------------------------
+
+std::uint64_t scheduler::alive() const noexcept {
+  // Finished first: spawned >= finished at any moment, so equality of a later spawned with an earlier
+  // finished means that at the moment in between nothing was alive.
+  std::uint64_t finished = 0;
+  for (const auto& w : workers_) finished += w->counters().finished.get();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  std::uint64_t spawned = spawned_outside_.load(std::memory_order_seq_cst);
+  for (const auto& w : workers_) spawned += w->counters().spawned.get();
+  return spawned - finished;
+}
+
+void scheduler::notify_drained() noexcept {
+  // Called by a worker that has set its sleeping bit and fenced; drain_until() counts itself, fences,
+  // then looks at the counters. The last worker to go to sleep sees the one or is seen by the other.
+  if (drainers_.load(std::memory_order_relaxed) == 0 || alive() != 0) return;
+  std::scoped_lock hold(drain_mutex_);
+  drained_.notify_all();
+}
+
+bool scheduler::drain_until(time_point deadline) {
+  std::unique_lock hold(drain_mutex_);
+  drainers_.fetch_add(1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  while (alive() != 0) {
+    // While stopping, look at the fibers again now and then: one that was just being started when
+    // the stop was requested may have missed it.
+    const bool again = stopping();
+    const time_point until = again ? std::min(deadline, clock::now() + std::chrono::milliseconds(20)) : deadline;
+    if (until == no_deadline)
+      drained_.wait(hold);
+    else
+      drained_.wait_until(hold, until);
+    if (alive() == 0 || clock::now() >= deadline) break;
+    if (again) {
+      hold.unlock();
+      stop_all_fibers(*this);
+      hold.lock();
+    }
+  }
+  drainers_.fetch_sub(1, std::memory_order_seq_cst);
+  return alive() == 0;
+}
+
+void scheduler::request_stop() noexcept {
+  stopping_.store(true, std::memory_order_seq_cst);
+  stop_all_fibers(*this);
+  std::scoped_lock hold(drain_mutex_);
+  drained_.notify_all();  // drain_until() changes to looking again
+}
+
+void scheduler::unhandled(fiber_core* c, std::exception_ptr error) noexcept {
+  if (c->stop_requested()) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::system_error& e) {
+      if (e.code() == std::errc::operation_canceled) return;  // it did what it was asked to
+    } catch (...) {
+    }
+  }
+  if (options_.on_unhandled_exception) {
+    options_.on_unhandled_exception(name_of(c), std::move(error));
+    return;
+  }
+  const char* what = "an exception that is no std::exception";
+  std::string text;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    text = e.what();
+    what = text.c_str();
+  } catch (...) {
+  }
+  std::fprintf(stderr, "tendril: unhandled exception in fiber '%s' (id %llu): %s\n", name_of(c),
+               static_cast<unsigned long long>(c->id), what);
+  std::terminate();
+}
+
+runtime_stats scheduler::stats() const {
+  runtime_stats s;
+  s.workers = worker_count_;
+  for (const auto& w : workers_) {
+    const worker_counters& c = w->counters();
+    s.fibers_finished += c.finished.get();
+    s.switches += c.switches.get();
+    s.steals += c.steals.get();
+    s.polls += c.polls.get();
+    s.sleeps += c.sleeps.get();
+    s.timers_fired += c.timers.get();
+  }
+  for (const auto& w : workers_) s.fibers_spawned += w->counters().spawned.get();
+  s.fibers_spawned += spawned_outside_.load(std::memory_order_relaxed);
+  s.wakeups = wakeups_.load(std::memory_order_relaxed);
+  s.stalls = stalls_.load(std::memory_order_relaxed);
+  s.stacks = stack_source_.stats();
+  return s;
+}
+
+// ---- The monitor -----------------------------------------------------------------------------
+
+void scheduler::wake_monitor() noexcept {
+  std::scoped_lock hold(monitor_mutex_);
+  monitor_resting_.store(false, std::memory_order_relaxed);
+  monitor_wake_.notify_all();
+}
+
+void scheduler::monitor_main() noexcept {
+  std::unique_lock hold(monitor_mutex_);
+  while (!monitor_exit_) {
+    // At rest when everybody sleeps and there is nothing left to find out: the first worker that wakes
+    // ends the rest. It may miss that by a moment; then the next one does.
+    if (quiet_looks_ > 100 && deadlock_settled())
+      monitor_resting_.store(true, std::memory_order_relaxed);
+    if (monitor_resting_.load(std::memory_order_relaxed))
+      monitor_wake_.wait(hold, [this] { return monitor_exit_ || !monitor_resting_.load(std::memory_order_relaxed); });
+    else
+      monitor_wake_.wait_for(hold, monitor_period, [this] { return monitor_exit_; });
+    if (monitor_exit_) return;
+    hold.unlock();
+    look_for_stalls();
+    look_for_deadlock();
+    hold.lock();
+  }
+}
+
+void scheduler::look_for_stalls() noexcept {
+  const std::uint64_t asleep = sleepers_.load(std::memory_order_relaxed);
+  for (unsigned i = 0; i != worker_count_; ++i) {
+    worker& w = *workers_[i];
+    const std::uint64_t switches = w.counters().switches.get();
+    const bool stuck = switches == seen_switches_[i] && (asleep >> i & 1) == 0 && w.has_queued_work();
+    seen_switches_[i] = switches;
+    if (!stuck) continue;
+    stalls_.fetch_add(1, std::memory_order_relaxed);
+    w.allow_lifo_theft();
+    announce_work();
+  }
+}
+
+void scheduler::look_for_deadlock() noexcept {
+  std::uint64_t epoch = 0;
+  for (const auto& w : workers_) epoch += w->counters().switches.get();
+  bool quiet = all_asleep() && !has_injected() && epoch == seen_epoch_;
+  if (epoch != seen_epoch_) deadlock_reported_ = false;
+  seen_epoch_ = epoch;
+  quiet_looks_ = quiet ? quiet_looks_ + 1 : 0;
+  if (!quiet || deadlock_reported_ || monitor_period * quiet_looks_ < options_.deadlock_grace) return;
+  for (const auto& w : workers_)
+    if (w->pending_timers() != 0 || w->events().pending() != 0 || w->has_queued_work()) return;
+  if (alive() == 0 || !all_asleep()) return;
+  deadlock_reported_ = true;
+  const std::string text =
+      "tendril: all workers are idle, and no timer, I/O or pool work is pending: nothing inside this runtime "
+      "can wake these fibers (a thread outside it still may):\n" + dump();
+  std::fputs(text.c_str(), stderr);
+  if (options_.on_deadlock == deadlock_policy::abort) std::abort();
+  if (options_.on_deadlock == deadlock_policy::stop) request_stop();
+}
+
+bool scheduler::deadlock_settled() const noexcept {
+  return deadlock_reported_ || alive() == 0 || monitor_period * quiet_looks_ > options_.deadlock_grace;
+}
+
+}  // namespace tendril::detail

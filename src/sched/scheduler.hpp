@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the workers of one runtime share: the injection queue, who sleeps and who searches, the stack
+// source, shutdown, and the monitor.
+//
+// Sleeping and waking. A worker with nothing to do searches (spins, steals) for a few microseconds and
+// then sleeps in its poller. Who makes work for others announces it: fence, then look for sleepers; who
+// goes to sleep sets its bit in sleepers_, fences, then looks for work. With both fences seq_cst, one of
+// the two sees the other: without them each could miss the other, and a runnable fiber would lie in a
+// queue while its worker-to-be sleeps. One announcement wakes at most one sleeper, and none while
+// somebody searches; a searcher that finds work wakes the next one if there is more. A cross-core wake
+// costs about 4 us, so one fiber in a running worker's queue wakes nobody: that worker will come to it,
+// and if it does not, the monitor notices.
+//
+// The monitor is a thread that looks every 10 ms while workers are active. It wakes a sleeper for a
+// worker that has not switched since its last look although fibers wait in its queues, and it finds
+// out when no event inside the runtime can wake the fibers that are parked.
+#pragma once
+
+#include "base/cacheline.hpp"
+#include "base/spinlock.hpp"
+#include "sched/registry.hpp"
+#include "sched/worker.hpp"
+#include "stack/stack_source.hpp"
+
+#include <tendril/runtime.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace tendril::detail {
+
+class scheduler {
+ public:
+  scheduler(runtime& handle, runtime_options options);
+  ~scheduler();
+  scheduler(const scheduler&) = delete;
+  scheduler& operator=(const scheduler&) = delete;
+
+  // Any thread.
+  void inject(fiber_core* c) noexcept;
+  void inject_chain(fiber_core* const* fibers, std::size_t count) noexcept;
+  void schedule_woken(fiber_core* c) noexcept;
+  void start(fiber_core* c);
+  void request_stop() noexcept;
+  bool drain_until(time_point deadline);
+  void announce_work() noexcept;
+  std::uint64_t alive() const noexcept;
+  runtime_stats stats() const;
+  std::string dump() const { return list_fibers(*this); }
+
+  // Workers.
+  std::size_t pop_injected(fiber_core** out, std::size_t room) noexcept;
+  void wake_worker(worker& w) noexcept;  ///< if it sleeps
+  bool has_injected() const noexcept { return injected_.load(std::memory_order_relaxed) != 0; }
+  bool begin_search() noexcept;
+  void end_search(bool found) noexcept;
+  bool enter_sleep(worker& w) noexcept;  ///< false: there is work, the worker is not asleep
+  bool leave_sleep(worker& w) noexcept;  ///< true: woken by an announcement, counted as searching
+  bool work_in_sight(const worker& w) const noexcept;
+  bool exiting() const noexcept { return exiting_.load(std::memory_order_acquire); }
+  bool others_running(const worker& w) const noexcept;
+  void unhandled(fiber_core* c, std::exception_ptr error) noexcept;
+
+  const runtime_options& options() const noexcept { return options_; }
+  unsigned size() const noexcept { return static_cast<unsigned>(workers_.size()); }
+  unsigned worker_count() const noexcept { return worker_count_; }
+  worker& worker_at(unsigned i) noexcept { return *workers_[i]; }
+  unsigned table_index() const noexcept { return table_index_; }
+  runtime& handle() const noexcept { return handle_; }
+  bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
+  unsigned default_stack_class() const noexcept { return default_stack_class_; }
+  stack_source& stacks() noexcept { return stack_source_; }
+
+ private:
+  void notify_drained() noexcept;
+  void monitor_main() noexcept;
+  void look_for_stalls() noexcept;
+  void look_for_deadlock() noexcept;
+  void wake_monitor() noexcept;
+  bool all_asleep() const noexcept;
+  bool deadlock_settled() const noexcept;
+
+  runtime& handle_;
+  runtime_options options_;
+  const unsigned worker_count_;
+  unsigned default_stack_class_ = 0;
+  unsigned table_index_ = 0;
+  stack_source stack_source_;
+  std::vector<std::unique_ptr<worker>> workers_;
+
+  alignas(cacheline_bytes) basic_spinlock<> injection_lock_;
+  fiber_core* injection_head_ = nullptr;
+  fiber_core* injection_tail_ = nullptr;
+  std::atomic<std::size_t> injected_{0};
+  std::atomic<std::uint64_t> spawned_outside_{0};
+
+  alignas(cacheline_bytes) std::atomic<std::uint64_t> sleepers_{0};  ///< bit i: worker i sleeps
+  std::atomic<std::uint32_t> searching_{0};
+  std::atomic<std::uint64_t> wakeups_{0};
+  std::atomic<std::uint64_t> stalls_{0};
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> exiting_{false};
+
+  mutable std::mutex drain_mutex_;
+  std::condition_variable drained_;
+  std::atomic<int> drainers_{0};
+
+  std::mutex monitor_mutex_;
+  std::condition_variable monitor_wake_;
+  std::atomic<bool> monitor_resting_{false};
+  bool monitor_exit_ = false;
+  std::thread monitor_;
+  std::vector<std::uint64_t> seen_switches_;
+  std::uint64_t seen_epoch_ = 0;
+  unsigned quiet_looks_ = 0;
+  bool deadlock_reported_ = false;
+};
+
+}  // namespace tendril::detail

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The one wait loop: what waiting.hpp declares. See there for the protocol.
+#include "sched/fiber_core.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/thread_waiter.hpp"
+#include "sched/worker.hpp"
+
+#include <tendril/detail/ambient.hpp>
+#include <tendril/detail/waiting.hpp>
+
+#include <thread>
+
+namespace tendril::detail {
+namespace {
+
+/// Why a wait that has not been signalled should end now; `waiting` when it should not.
+outcome reason_to_give_up(const waiter* self, const wait_block& block, const wait_options& o) noexcept {
+  if (o.cancelable) {
+    if (block.shields == 0 && self->what == waiter::kind::fiber &&
+        (self->flags.load(std::memory_order_acquire) & flag::stop_requested) != 0)
+      return outcome::canceled;
+    if (o.stop != nullptr && o.stop->stop_requested()) return outcome::canceled;
+  }
+  const bool ambient = o.cancelable && block.shields == 0 && block.ambient_deadline != no_deadline;
+  if (o.deadline == no_deadline && !ambient) [[likely]] return outcome::waiting;
+  const time_point now = clock::now();
+  if (now >= o.deadline) return outcome::timed_out;
+  return ambient && now >= block.ambient_deadline ? outcome::expired : outcome::waiting;
+}
+
+/// What must be undone at the end of a wait: the timer, the callback.
+class wait_setup {
+ public:
+  wait_setup(waiter* self, wait_block& block, const wait_options& o) : self_(self), block_(block) {
+    deadline_ = o.deadline;
+    if (o.cancelable && block.shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
+    if (o.stop != nullptr && o.stop->stop_possible()) {
+      block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
+      has_callback_ = true;
+    }
+    if (deadline_ != no_deadline && self->what == waiter::kind::fiber) {
+      worker* const w = this_worker();
+      block.timer.who = self;
+      block.timer_home = w;
+      w->arm_timer(block.timer, deadline_);
+    } else {
+      block.timer_home = nullptr;
+    }
+  }
+  ~wait_setup() {
+    if (block_.timer_home != nullptr) block_.timer_home->cancel_timer(block_.timer);
+    if (has_callback_) block_.stop_callback.reset();
+  }
+  wait_setup(const wait_setup&) = delete;
+  wait_setup& operator=(const wait_setup&) = delete;
+
+  /// Until the next unpark.
+  void park(const char* reason) {
+    if (self_->what == waiter::kind::fiber) {
+      auto* const core = static_cast<fiber_core*>(self_);
+      core->the_frame()->reason.store(reason, std::memory_order_relaxed);
+      worker::park_current(this_worker());
+    } else {
+      static_cast<thread_waiter*>(self_)->block(deadline_);
+    }
+  }
+
+ private:
+  waiter* self_;
+  wait_block& block_;
+  time_point deadline_;
+  bool has_callback_ = false;
+};
+
+template <class Done>
+inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
+  wait_block& block = block_of(self);
+  if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting) return early;
+  wait_setup setup(self, block, o);
+  for (;;) {
+    setup.park(o.reason);
+    if (done()) return outcome::signalled;
+    if (const outcome why = reason_to_give_up(self, block, o); why != outcome::waiting) return why;
+  }
+}
+
+}  // namespace
+
+wait_block& block_of(waiter* w) noexcept {
+  return w->what == waiter::kind::fiber ? static_cast<fiber_core*>(w)->the_frame()->block
+                                        : static_cast<thread_waiter*>(w)->wait;
+}
+
+waiter* current_waiter() {
+  worker* const w = this_worker();
+  if (w != nullptr && w->current() != nullptr) [[likely]] return w->current();
+  return &this_thread_waiter();
+}
+
+wait_node& own_node(waiter* w) noexcept {
+  wait_node& n = block_of(w).node;
+  n.who = w;
+  n.result.store(outcome::waiting, std::memory_order_relaxed);
+  n.index = 0;
+  n.cell = nullptr;
+  n.claim = nullptr;
+  return n;
+}
+
+void* own_cell(waiter* w) noexcept { return block_of(w).cell; }
+
+void tiny_lock::lock_slow() noexcept {
+  for (unsigned spins = 0;; ++spins) {
+    while (word_.load(std::memory_order_relaxed) != 0) {
+      if (++spins % 64 != 0)
+        std_atomics::spin_pause();
+      else
+        std::this_thread::yield();  // the holder's thread may have been preempted
+    }
+    if (word_.exchange(1, std::memory_order_acquire) == 0) return;
+  }
+}
+
+void unpark(waiter* w) noexcept {
+  if (w->what == waiter::kind::thread) {
+    static_cast<thread_waiter*>(w)->wake();
+    return;
+  }
+  auto* const core = static_cast<fiber_core*>(w);
+  if (!core->park.unpark()) return;
+  // Parked until now: the core is this caller's to schedule, so its fields are stable.
+  worker* const here = this_worker();
+  if (here != nullptr && core->affinity < 0 && here->scheduler_index() == core->scheduler_index())
+    here->push_woken(core);
+  else
+    scheduler_at(core->scheduler_index())->schedule_woken(core);
+}
+
+outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node, const wait_options& o) {
+  lock.unlock();
+  const outcome why = wait_loop(
+      node.who, [&node]() noexcept { return node.result.load(std::memory_order_acquire) != outcome::waiting; }, o);
+  if (why == outcome::signalled) return node.result.load(std::memory_order_relaxed);
+  lock.lock();
+  const outcome result = node.result.load(std::memory_order_relaxed);
+  if (result == outcome::waiting) list.remove(node);
+  lock.unlock();
+  return result == outcome::waiting ? why : result;
+}
+
+outcome wait_until_done(bool (*done)(const void*) noexcept, const void* argument, const wait_options& o) {
+  if (done(argument)) return outcome::signalled;
+  return wait_loop(current_waiter(), [=]() noexcept { return done(argument); }, o);
+}
+
+outcome completion::wait_slow(const wait_options& o) {
+  waiter* const self = current_waiter();
+  if (!install(self)) return outcome::signalled;
+  const outcome why = wait_loop(self, [this]() noexcept { return is_set(); }, o);
+  if (why == outcome::signalled || !withdraw(self)) return outcome::signalled;
+  return why;
+}
+
+std::error_code to_error(outcome result) noexcept {
+  switch (result) {
+    case outcome::waiting:
+    case outcome::signalled: return {};
+    case outcome::closed: return std::make_error_code(std::errc::bad_file_descriptor);
+    case outcome::timed_out:
+    case outcome::expired: return std::make_error_code(std::errc::timed_out);
+    case outcome::canceled: return std::make_error_code(std::errc::operation_canceled);
+  }
+  return {};
+}
+
+void throw_outcome(outcome result, const char* what) { throw std::system_error(to_error(result), what); }
+
+time_point ambient_deadline() noexcept { return block_of(current_waiter()).ambient_deadline; }
+void set_ambient_deadline(time_point t) noexcept { block_of(current_waiter()).ambient_deadline = t; }
+unsigned enter_shield() noexcept { return ++block_of(current_waiter()).shields; }
+void leave_shield() noexcept { --block_of(current_waiter()).shields; }
+
+}  // namespace tendril::detail

@@ -1,0 +1,516 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/worker.hpp"
+
+#include "base/check.hpp"
+#include "platform/signal_stack.hpp"
+#include "sched/scheduler.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+
+namespace tendril::detail {
+namespace {
+
+thread_local worker* tls_worker = nullptr;
+
+}  // namespace
+
+__attribute__((noinline)) worker* this_worker() noexcept {
+  worker* w = tls_worker;
+  asm volatile("" : "+r"(w) : : "memory");
+  return w;
+}
+
+worker::worker(scheduler& owner, unsigned index)
+    : owner_(owner),
+      index_(index),
+      alone_(owner.worker_count() == 1),
+      scheduler_index_(static_cast<std::uint8_t>(owner.table_index())),
+      fresh_(owner.worker_count() == 1),
+      stacks_(owner.stacks(), owner.options().warm_stack_bytes),
+      timers_(clock::now()),
+      poller_(make_poller(owner.options().poller)),
+      random_((owner.options().seed + index + 1) * 0x9E3779B97F4A7C15U) {}
+
+worker::~worker() = default;
+
+void worker::start() {
+  thread_ = std::thread([this] { thread_main(); });
+}
+
+void worker::join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+// ---- The worker's thread ---------------------------------------------------------------------
+
+void worker::thread_main() {
+  const platform::signal_stack overflow_stack;
+  tls_worker = this;
+  slots_ = thread_slots::of_this_thread();
+  scheduler_context_.adopt_thread();
+  for (;;) {
+    if (budget_ <= 0) housekeeping();
+    fiber_core* c = find_work();
+    if (c == nullptr) {
+      if (owner_.exiting()) break;
+      c = idle();
+      if (c == nullptr) continue;
+    }
+    if (searching_) {
+      searching_ = false;
+      owner_.end_search(true);
+    }
+    run_fiber(c);
+  }
+  if (searching_) owner_.end_search(false);
+  tls_worker = nullptr;
+}
+
+void worker::run_fiber(fiber_core* c) noexcept {
+  prepare(c);
+  current_ = c;
+  switch_context(scheduler_context_, c->the_frame()->ctx, this);
+  after_switch();
+  flow_state::clear(slots_);
+}
+
+/// Gives c its stack when it runs for the first time: fibers that are only queued have none.
+void worker::prepare(fiber_core* c) noexcept {
+  counters_.switches.add();
+  if (c->the_frame() != nullptr) [[likely]] return;
+  const stack_slice slice = stacks_.acquire(c->stack_class);
+  if (slice.high == nullptr) {
+    std::fprintf(stderr,
+                 "tendril: no memory for the stack of fiber '%s' (id %llu, %u KiB): the system gave no more "
+                 "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
+                 name_of(c), static_cast<unsigned long long>(c->id), 16U << c->stack_class);
+    std::abort();
+  }
+  const auto top = (reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame)) & ~std::uintptr_t{63};
+  auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
+  if (const fiber_extras* e = c->extras.load(std::memory_order_acquire))
+    frame->block.ambient_deadline = e->ambient_deadline;
+  frame->ctx.make(slice.low, frame, &fiber_main);
+  c->frame.store(frame, std::memory_order_release);
+  if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
+}
+
+void worker::fiber_main(void* transfer) {
+  enter_context();
+  fiber_core* self;
+  {
+    worker* const w = static_cast<worker*>(transfer);
+    self = w->current_;
+    w->after_switch();
+    flow_state::clear(w->slots_);
+  }
+  std::exception_ptr error;
+  try {
+    self->ops->run(self->closure);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (error && self->done.holds(detached_marker())) {
+    this_worker()->owner_.unhandled(self, std::move(error));
+    error = nullptr;
+  }
+  ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
+  end_current(this_worker());
+}
+
+// ---- Leaving a fiber -------------------------------------------------------------------------
+
+/// Suspends `self` in favour of the next fiber, or of the scheduler context. Returns, perhaps on another
+/// worker's thread, when somebody has scheduled it again: `this` is stale then.
+__attribute__((noinline)) void worker::depart(fiber_core* self, departure how) noexcept {
+  const flow_state flow(slots_);
+  fiber_core* const next = next_fiber();
+  left_ = self;
+  left_how_ = how;
+  context& mine = self->the_frame()->ctx;
+  void* back;
+  if (next != nullptr) {
+    prepare(next);
+    current_ = next;
+    back = switch_context(mine, next->the_frame()->ctx, this);
+  } else {
+    current_ = nullptr;
+    back = switch_context(mine, scheduler_context_, this);
+  }
+  worker* const now = static_cast<worker*>(back);
+  now->after_switch();
+  flow.restore(now->slots_);
+}
+
+/// Commits the departure of the fiber that was running before. On the stack of whoever came next.
+inline void worker::after_switch() noexcept {
+  const departure how = left_how_;
+  left_how_ = departure::none;
+  switch (how) {
+    case departure::none:
+      break;
+    case departure::park:
+      // From here on a waker may run it elsewhere; if one was faster than the commit, it is ours again.
+      if (!left_->park.commit_park()) push_ring(left_);
+      break;
+    case departure::yield:
+      push_ring(left_);
+      break;
+    case departure::end:
+      dead_context_.destroy();
+      stacks_.release(dead_slice_, dead_class_);
+      break;
+  }
+}
+
+void worker::park_current(worker* w) noexcept {
+  fiber_core* const self = w->current_;
+  if (self->park.try_consume()) return;
+  w->depart(self, departure::park);
+}
+
+void worker::yield_current(worker* w) noexcept {
+  if (w->ring_.empty() && w->lifo_.load(std::memory_order_relaxed) == nullptr && w->fresh_.empty() &&
+      w->pinned_head_ == nullptr && --w->budget_ > 0)
+    return;
+  w->depart(w->current_, departure::yield);
+}
+
+void worker::end_current(worker* w) noexcept {
+  fiber_core* const self = w->current_;
+  fiber_frame* const frame = self->the_frame();
+  w->dead_slice_ = frame->slice;
+  w->dead_class_ = self->stack_class;
+  w->dead_context_ = frame->ctx;
+  frame->~fiber_frame();
+  self->frame.store(nullptr, std::memory_order_relaxed);
+  // A plain store: who sets a stop bit at this moment sets it in vain either way.
+  self->flags.store(0, std::memory_order_relaxed);
+  w->counters_.finished.add();
+  if (self->done.holds(detached_marker())) {
+    free_ended_core(self, w);
+  } else if (waiter* const joiner = self->done.set(); joiner == detached_marker()) {
+    free_ended_core(self, w);
+  } else if (joiner != nullptr) {
+    unpark(joiner);
+  }
+  // The joiner may have freed the core by now: self is not touched below.
+  fiber_core* const next = w->next_fiber();
+  w->left_ = nullptr;
+  w->left_how_ = departure::end;
+  if (next != nullptr) w->prepare(next);
+  w->current_ = next;
+  leave_context(w->grave_, next != nullptr ? next->the_frame()->ctx : w->scheduler_context_, w);
+}
+
+// ---- Queues ----------------------------------------------------------------------------------
+
+void worker::push_pinned(fiber_core* c) noexcept {
+  c->next = nullptr;
+  (pinned_tail_ != nullptr ? pinned_tail_->next : pinned_head_) = c;
+  pinned_tail_ = c;
+}
+
+fiber_core* worker::pop_pinned() noexcept {
+  fiber_core* const c = pinned_head_;
+  if (c != nullptr) {
+    pinned_head_ = c->next;
+    if (pinned_head_ == nullptr) pinned_tail_ = nullptr;
+    c->next = nullptr;
+  }
+  return c;
+}
+
+inline void worker::push_ring(fiber_core* c) noexcept {
+  if (alone_) {
+    if (!ring_.push(c)) overflow(c);
+    return;
+  }
+  if (c->affinity >= 0) {
+    push_pinned(c);
+    return;
+  }
+  if (!ring_.push(c)) overflow(c);
+  announce_if_long();
+}
+
+/// The ring is full: the older half becomes everybody's.
+void worker::overflow(fiber_core* c) noexcept {
+  fiber_core* half[decltype(ring_)::capacity / 2];
+  do {
+    if (const std::size_t n = ring_.pop_half(half)) owner_.inject_chain(half, n);
+  } while (!ring_.push(c));
+}
+
+/// One fiber that waits is this worker's own business; two are worth waking somebody for.
+void worker::announce_if_long() noexcept {
+  const std::size_t queued =
+      ring_.size() + fresh_.size() + (lifo_.load(std::memory_order_relaxed) != nullptr ? 1 : 0);
+  if (queued > 1) owner_.announce_work();
+}
+
+void worker::push_woken(fiber_core* c) noexcept {
+  if (current_ == nullptr) {  // an event or a timer: in the order in which they came
+    push_ring(c);
+    return;
+  }
+  if (alone_) {
+    fiber_core* const displaced = lifo_.load(std::memory_order_relaxed);
+    lifo_.store(c, std::memory_order_relaxed);
+    if (displaced != nullptr && !ring_.push(displaced)) overflow(displaced);
+    return;
+  }
+  if (c->affinity >= 0) {
+    push_pinned(c);
+    return;
+  }
+  // Release: a thief that takes it sees the fiber complete.
+  if (fiber_core* const displaced = lifo_.exchange(c, std::memory_order_acq_rel)) push_ring(displaced);
+}
+
+void worker::push_spawned(fiber_core* c) noexcept {
+  if (c->affinity >= 0 && !alone_) {
+    push_pinned(c);
+    return;
+  }
+  fresh_.push(c);
+  if (!alone_) announce_if_long();
+}
+
+inline fiber_core* worker::pop_ring() noexcept { return alone_ ? ring_.pop_exclusive() : ring_.pop(); }
+
+inline fiber_core* worker::take_lifo() noexcept {
+  fiber_core* c = lifo_.load(std::memory_order_relaxed);
+  if (c == nullptr) {
+    lifo_streak_ = 0;
+    return nullptr;
+  }
+  if (alone_) {
+    lifo_.store(nullptr, std::memory_order_relaxed);
+  } else {
+    c = lifo_.exchange(nullptr, std::memory_order_acquire);
+    if (c == nullptr) return nullptr;
+  }
+  if (++lifo_streak_ > lifo_limit) {  // two that wake each other must not starve the rest
+    lifo_streak_ = 0;
+    if (!ring_.empty() || pinned_head_ != nullptr) {
+      push_ring(c);
+      return nullptr;
+    }
+  }
+  return c;
+}
+
+/// The next of this worker's own, or null: then the scheduler context looks further, or does the
+/// housekeeping that is due.
+inline fiber_core* worker::next_fiber() noexcept {
+  if (--budget_ <= 0) return nullptr;
+  if (++picks_ >= fairness_interval) [[unlikely]] {
+    picks_ = 0;
+    lifo_theft_.store(false, std::memory_order_relaxed);
+    if (fiber_core* const c = fresh_.pop_oldest()) return c;
+    if (fiber_core* const c = pop_pinned()) return c;
+  }
+  if (fiber_core* const c = take_lifo()) return c;
+  if (fiber_core* const c = pop_ring()) return c;
+  if (fiber_core* const c = pop_pinned()) return c;
+  return fresh_.pop();
+}
+
+fiber_core* worker::find_work() noexcept {
+  if (budget_ <= 0) budget_ = housekeeping_interval;
+  ++budget_;  // this look is not a switch between fibers
+  if (fiber_core* const c = next_fiber()) return c;
+  drain_inbox();
+  take_injected();
+  ++budget_;
+  if (budget_ <= 0) budget_ = housekeeping_interval;
+  if (fiber_core* const c = next_fiber()) return c;
+  return alone_ ? nullptr : steal();
+}
+
+fiber_core* worker::steal() noexcept {
+  const unsigned n = owner_.size();
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  const auto start = static_cast<unsigned>(random_ % n);
+  for (unsigned i = 0; i != n; ++i) {
+    worker& victim = owner_.worker_at((start + i) % n);
+    if (&victim == this) continue;
+    fiber_core* first = nullptr;
+    std::size_t taken = victim.ring_.steal_into(ring_, first);
+    if (taken == 0) taken = victim.fresh_.steal_into(fresh_, first);
+    if (taken == 0 && victim.lifo_theft_.load(std::memory_order_relaxed)) {
+      first = victim.lifo_.exchange(nullptr, std::memory_order_acquire);
+      taken = first != nullptr ? 1 : 0;
+    }
+    if (taken != 0) {
+      counters_.steals.add(taken);
+      return first;
+    }
+  }
+  return nullptr;
+}
+
+void worker::take_injected() noexcept {
+  if (!owner_.has_injected()) return;
+  constexpr std::size_t most = decltype(ring_)::capacity / 4;
+  fiber_core* taken[most];
+  const std::size_t n = owner_.pop_injected(taken, most);
+  for (std::size_t i = 0; i != n; ++i)
+    if (!ring_.push(taken[i])) overflow(taken[i]);
+}
+
+void worker::push_inbox(fiber_core* c) noexcept {
+  inbox_lock_.lock();
+  c->next = nullptr;
+  (inbox_tail_ != nullptr ? inbox_tail_->next : inbox_head_) = c;
+  inbox_tail_ = c;
+  inbox_size_.fetch_add(1, std::memory_order_relaxed);
+  inbox_lock_.unlock();
+  owner_.wake_worker(*this);
+}
+
+void worker::push_inbox(worker_task& t) noexcept {
+  inbox_lock_.lock();
+  t.next = nullptr;
+  (tasks_tail_ != nullptr ? tasks_tail_->next : tasks_head_) = &t;
+  tasks_tail_ = &t;
+  inbox_size_.fetch_add(1, std::memory_order_relaxed);
+  inbox_lock_.unlock();
+  owner_.wake_worker(*this);
+}
+
+void worker::drain_inbox() noexcept {
+  if (inbox_size_.load(std::memory_order_relaxed) == 0) return;
+  inbox_lock_.lock();
+  fiber_core* fibers = std::exchange(inbox_head_, nullptr);
+  inbox_tail_ = nullptr;
+  worker_task* tasks = std::exchange(tasks_head_, nullptr);
+  tasks_tail_ = nullptr;
+  inbox_size_.store(0, std::memory_order_relaxed);
+  inbox_lock_.unlock();
+  while (fibers != nullptr) {
+    fiber_core* const c = fibers;
+    fibers = c->next;
+    push_pinned(c);
+  }
+  while (tasks != nullptr) {
+    worker_task* const t = tasks;
+    tasks = t->next;  // first: run() may end the task's life
+    t->run(*t);
+  }
+}
+
+bool worker::has_queued_work() const noexcept {
+  return !ring_.empty() || !fresh_.empty() || lifo_.load(std::memory_order_relaxed) != nullptr ||
+         inbox_size_.load(std::memory_order_relaxed) != 0;
+}
+
+// ---- Time and events -------------------------------------------------------------------------
+
+void worker::housekeeping() noexcept {
+  budget_ = housekeeping_interval;
+  drain_inbox();
+  take_injected();
+  const bool timers = armed_.load(std::memory_order_relaxed) != 0;
+  const bool sources = poller_->has_sources();
+  if (!timers && !sources) return;
+  const time_point now = clock::now();
+  if (now - last_poll_ < poll_interval) return;
+  last_poll_ = now;
+  if (timers) expire_timers(now);
+  if (sources) poll(std::chrono::nanoseconds::zero());
+}
+
+void worker::poll(std::chrono::nanoseconds timeout) noexcept {
+  counters_.polls.add();
+  current_ = nullptr;
+  poller_->poll(timeout);
+}
+
+void worker::expire_timers(time_point now) noexcept {
+  for (;;) {
+    constexpr std::size_t portion = 64;
+    waiter* due[portion];
+    std::size_t n = 0;
+    {
+      timer_guard hold(*this);
+      // Who is read under the lock: once it is released the node is its owner's again.
+      if (timers_.advance(now))
+        while (n != portion) {
+          timer_node* const node = timers_.pop_due();
+          if (node == nullptr) break;
+          due[n++] = static_cast<wait_timer*>(node)->who;
+        }
+      armed_.store(timers_.size(), std::memory_order_relaxed);
+    }
+    for (std::size_t i = 0; i != n; ++i) unpark(due[i]);
+    counters_.timers.add(n);
+    if (n != portion) return;
+  }
+}
+
+void worker::arm_timer(wait_timer& t, time_point deadline) noexcept {
+  timer_guard hold(*this);
+  timers_.arm(t, deadline);
+  armed_.store(timers_.size(), std::memory_order_relaxed);
+}
+
+bool worker::cancel_timer(wait_timer& t) noexcept {
+  timer_guard hold(*this);
+  const bool was_pending = timers_.cancel(t);
+  armed_.store(timers_.size(), std::memory_order_relaxed);
+  return was_pending;
+}
+
+fiber_core* worker::idle() noexcept {
+  if (!alone_ && owner_.others_running(*this)) {
+    if (!searching_) searching_ = owner_.begin_search();
+    if (searching_) {
+      const time_point end = clock::now() + spin_time;
+      do {
+        for (int i = 0; i != 32; ++i) {
+          std_atomics::spin_pause();
+          if (owner_.has_injected() || inbox_size_.load(std::memory_order_relaxed) != 0) return nullptr;
+        }
+        if (fiber_core* const c = steal()) return c;
+      } while (clock::now() < end);
+    }
+  }
+  if (searching_) {
+    searching_ = false;
+    owner_.end_search(false);
+  }
+  if (!owner_.enter_sleep(*this)) return nullptr;
+  std::chrono::nanoseconds timeout{-1};
+  if (armed_.load(std::memory_order_relaxed) != 0) {
+    std::optional<time_point> next;
+    {
+      timer_guard hold(*this);
+      next = timers_.next_deadline();
+    }
+    if (next) timeout = std::max(*next - clock::now(), clock::duration::zero());
+  }
+  if (timeout != timeout.zero()) counters_.sleeps.add();
+  poll(timeout);
+  searching_ = owner_.leave_sleep(*this);
+  budget_ = housekeeping_interval;
+  last_poll_ = clock::now();
+  if (armed_.load(std::memory_order_relaxed) != 0) expire_timers(last_poll_);
+  return nullptr;
+}
+
+std::uint64_t worker::take_id() noexcept {
+  constexpr std::uint64_t block = 256;
+  if (next_id_ == last_id_) {
+    next_id_ = take_fiber_ids(block);
+    last_id_ = next_id_ + block;
+  }
+  return next_id_++;
+}
+
+}  // namespace tendril::detail

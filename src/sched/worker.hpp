@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A worker: an OS thread that runs fibers.
+//
+// Switching. A fiber that parks, yields or ends picks the next fiber itself and switches straight to
+// it; the worker's own stack (the *scheduler context*) is entered only when there is none, or when
+// housekeeping is due. What must happen to the fiber that was left can happen only once its context is
+// saved, so it is done by whoever comes next: every arrival calls after_switch() first, which
+// *commits* the departure (moves the park word to parked; queues who yielded; frees the stack of who
+// ended). There is no state in which two workers could run one fiber, and a fiber is published to its
+// waker only after it has been switched away from.
+//
+// Where runnable fibers are, in the order in which a worker looks:
+//   lifo_   the one just woken by the running fiber: its data is in the cache. At most lifo_limit in a
+//           row while others wait. Thieves leave it alone unless the monitor found this worker stuck.
+//   ring_   FIFO of 256; what overflows goes to the scheduler's injection queue.
+//   fresh_  spawned and not started: newest first, and every fairness_interval picks the oldest.
+//   pinned_ fibers that may run here only; inbox_: such fibers and tasks posted by others, behind a lock.
+//   injection queue, shared; then other workers.
+//
+// Housekeeping (expiring timers, polling without blocking, looking into injection and inbox) is
+// considered every housekeeping_interval switches, and polls only when poll_interval has passed since
+// the last poll. A worker whose queues are empty polls, blocking, at once: a batch of events is run to
+// its end before the next system call.
+#pragma once
+
+#include "base/cacheline.hpp"
+#include "base/spinlock.hpp"
+#include "context/context.hpp"
+#include "context/exception_globals.hpp"
+#include "sched/core_pool.hpp"
+#include "sched/fiber_core.hpp"
+#include "sched/poller.hpp"
+#include "sched/run_queue.hpp"
+#include "sched/spawn_stack.hpp"
+#include "sched/timer_wheel.hpp"
+#include "stack/stack_cache.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+namespace tendril::detail {
+
+class scheduler;
+
+/// A counter written by one thread and read by others.
+class tally {
+ public:
+  void add(std::uint64_t n = 1) noexcept {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+struct worker_counters {
+  tally spawned, finished, switches, steals, polls, sleeps, timers;
+};
+
+class alignas(cacheline_bytes) worker {
+ public:
+  worker(scheduler& owner, unsigned index);
+  ~worker();
+  worker(const worker&) = delete;
+  worker& operator=(const worker&) = delete;
+
+  void start();
+  void join();
+
+  // On this worker's thread, from a fiber or the scheduler context.
+  void push_woken(fiber_core* c) noexcept;
+  void push_spawned(fiber_core* c) noexcept;
+  fiber_core* current() const noexcept { return current_; }
+
+  // On the running fiber.
+  static void park_current(worker* w) noexcept;
+  static void yield_current(worker* w) noexcept;
+  [[noreturn]] static void end_current(worker* w) noexcept;
+
+  // Any thread.
+  void push_inbox(fiber_core* c) noexcept;
+  void push_inbox(worker_task& t) noexcept;
+  bool cancel_timer(wait_timer& t) noexcept;
+  void wake() noexcept { poller_->wake(); }
+  bool has_queued_work() const noexcept;
+  bool has_stealable_work() const noexcept { return !ring_.empty() || !fresh_.empty(); }
+
+  // Owner thread.
+  void arm_timer(wait_timer& t, time_point deadline) noexcept;
+
+  scheduler& owner() const noexcept { return owner_; }
+  unsigned index() const noexcept { return index_; }
+  poller& events() const noexcept { return *poller_; }
+  core_cache& cores() noexcept { return cores_; }
+  std::uint64_t take_id() noexcept;
+  std::uint8_t scheduler_index() const noexcept { return scheduler_index_; }
+  const worker_counters& counters() const noexcept { return counters_; }
+  worker_counters& counters() noexcept { return counters_; }
+  std::size_t pending_timers() const noexcept { return armed_.load(std::memory_order_relaxed); }
+  void allow_lifo_theft() noexcept { lifo_theft_.store(true, std::memory_order_relaxed); }
+  stack_cache& stacks() noexcept { return stacks_; }
+
+ private:
+  enum class departure : std::uint8_t { none, park, yield, end };
+
+  static constexpr int housekeeping_interval = 61;
+  static constexpr unsigned fairness_interval = 13;
+  static constexpr unsigned lifo_limit = 16;
+  static constexpr std::chrono::microseconds poll_interval{20};
+  static constexpr std::chrono::microseconds spin_time{10};
+
+  void thread_main();
+  void run_fiber(fiber_core* c) noexcept;
+  fiber_core* next_fiber() noexcept;
+  fiber_core* take_lifo() noexcept;
+  fiber_core* pop_ring() noexcept;
+  fiber_core* find_work() noexcept;
+  fiber_core* steal() noexcept;
+  void housekeeping() noexcept;
+  fiber_core* idle() noexcept;
+  void poll(std::chrono::nanoseconds timeout) noexcept;
+  void expire_timers(time_point now) noexcept;
+  void drain_inbox() noexcept;
+  void take_injected() noexcept;
+  void push_ring(fiber_core* c) noexcept;
+  void overflow(fiber_core* c) noexcept;
+  void announce_if_long() noexcept;
+  void push_pinned(fiber_core* c) noexcept;
+  fiber_core* pop_pinned() noexcept;
+  void prepare(fiber_core* c) noexcept;
+  void depart(fiber_core* self, departure how) noexcept;
+  void after_switch() noexcept;
+  static void fiber_main(void* transfer);
+
+  scheduler& owner_;
+  const unsigned index_;
+  const bool alone_;  ///< the only worker: no thieves
+  std::uint8_t scheduler_index_;
+
+  // The switch, in the order in which it touches them.
+  fiber_core* current_ = nullptr;
+  fiber_core* left_ = nullptr;  ///< whom after_switch() commits
+  departure left_how_ = departure::none;
+  int budget_ = housekeeping_interval;
+  unsigned picks_ = 0;
+  unsigned lifo_streak_ = 0;
+  thread_slots slots_;
+  context scheduler_context_;
+  context grave_;
+  context dead_context_;  ///< of who ended, until its stack is released
+  stack_slice dead_slice_{};
+  unsigned dead_class_ = 0;
+
+  std::atomic<fiber_core*> lifo_{nullptr};
+  std::atomic<bool> lifo_theft_{false};
+  basic_run_queue<fiber_core> ring_;
+  basic_spawn_stack<fiber_core, &fiber_core::next, &fiber_core::prev> fresh_;
+
+  fiber_core* pinned_head_ = nullptr;  ///< runnable fibers that may run here only; owner thread
+  fiber_core* pinned_tail_ = nullptr;
+
+  core_cache cores_;
+  stack_cache stacks_;
+  std::uint64_t next_id_ = 0;
+  std::uint64_t last_id_ = 0;
+  bool searching_ = false;  ///< counted in the scheduler's searching_
+
+  /// Holds the wheel, unless nobody else can reach it.
+  struct timer_guard {
+    explicit timer_guard(worker& w) noexcept : owner(w) {
+      if (!owner.alone_) owner.timer_lock_.lock();
+    }
+    ~timer_guard() {
+      if (!owner.alone_) owner.timer_lock_.unlock();
+    }
+    timer_guard(const timer_guard&) = delete;
+    timer_guard& operator=(const timer_guard&) = delete;
+    worker& owner;
+  };
+  basic_spinlock<> timer_lock_;
+  timer_wheel timers_;
+  std::atomic<std::size_t> armed_{0};
+
+  std::unique_ptr<poller> poller_;
+  time_point last_poll_{};
+  worker_counters counters_;
+  std::uint64_t random_;
+
+  alignas(cacheline_bytes) basic_spinlock<> inbox_lock_;
+  fiber_core* inbox_head_ = nullptr;
+  fiber_core* inbox_tail_ = nullptr;
+  worker_task* tasks_head_ = nullptr;
+  worker_task* tasks_tail_ = nullptr;
+  std::atomic<std::uint32_t> inbox_size_{0};
+
+  std::thread thread_;
+};
+
+/// The worker whose thread calls; null elsewhere.
+///
+/// Never inlined, and its result opaque: compilers keep the address of a thread-local over calls, and a
+/// fiber that has migrated in between would go on with its former thread's. Every use after a possible
+/// switch calls it anew.
+worker* this_worker() noexcept;
+
+/// The first of `count` ids that nobody else gets. Ids begin at 1.
+std::uint64_t take_fiber_ids(std::uint64_t count) noexcept;
+
+/// Gives back the core of a fiber that has ended and that nobody can join. w: the caller's worker, or null.
+void free_ended_core(fiber_core* c, worker* w) noexcept;
+
+}  // namespace tendril::detail
