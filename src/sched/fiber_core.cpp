@@ -6,7 +6,7 @@
 #include "base/check.hpp"
 #include "sched/core_pool.hpp"
 #include "sched/scheduler.hpp"
-#include "sched/stack_choice.hpp"
+#include "stack/stack_choice.hpp"
 
 #include <tendril/error.hpp>
 
@@ -114,7 +114,7 @@ void set_closure(fiber_core* c, const closure_ops* ops) noexcept { c->ops = ops;
 
 void apply_options(fiber_core* c, const fiber_options& options) {
   if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
-    c->stack_class = static_cast<std::uint8_t>(stack_class_for(options.stack, "fiber_options::stack"));
+    c->stack_class = static_cast<std::uint8_t>(choose_size_class(options.stack));
   if (options.affinity < -1 || options.affinity > 63)
     throw std::system_error(make_error_code(errc::invalid_option),
                             "fiber_options::affinity is " + std::to_string(options.affinity) +

@@ -52,12 +52,15 @@ class waiter {
   park_word park;
   std::atomic<std::uint32_t> flags{0};
   kind what;
-  std::uint8_t stack_class = 0xFF;  ///< see stack_choice.hpp
+  std::uint8_t stack_class = 0xFF;  ///< a size class, or stack_class_default
   std::int8_t affinity = -1;
 
  protected:
   explicit waiter(kind k) noexcept : what(k) {}
 };
+
+/// In a core: no class was asked for, the runtime's default applies.
+inline constexpr std::uint8_t stack_class_default = 0xFF;
 
 /// Bits of waiter::flags.
 namespace flag {

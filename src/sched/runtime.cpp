@@ -29,16 +29,22 @@ void describe_caller(char* buffer, unsigned long size) noexcept {
 /// For the overflow report, in a signal handler on the thread whose fiber overflowed.
 void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
   const fiber_core* const c = running_on_this_thread();
-  if (c == nullptr || c->the_frame() == nullptr || c->the_frame()->slice.low != slice.low) return;
+  if (c == nullptr || c->the_frame() == nullptr) return;
+  if (c->the_frame()->slice.low != slice.low) {
+    out.use = stack_use::other;
+    return;
+  }
   out.name = name_of(c);
   out.id = c->id;
+  out.use = stack_use::current;
 }
 
 void install_process_hooks() {
   static std::once_flag once;
   std::call_once(once, [] {
     set_caller_description(&describe_caller);
-    install_overflow_handler(&describe_stack);
+    set_describe_stack(&describe_stack);
+    install_overflow_handler();
   });
 }
 

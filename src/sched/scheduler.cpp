@@ -3,7 +3,7 @@
 
 #include "base/check.hpp"
 #include "sched/registry.hpp"
-#include "stack/size_class.hpp"
+#include "stack/stack_choice.hpp"
 
 #include <tendril/error.hpp>
 
@@ -36,7 +36,7 @@ unsigned worker_count_for(unsigned wanted) {
 
 scheduler::scheduler(runtime& handle, runtime_options options)
     : handle_(handle), options_(std::move(options)), worker_count_(worker_count_for(options_.workers)) {
-  default_stack_class_ = stack_class_for(options_.stack, "runtime_options::stack");
+  default_stack_class_ = choose_size_class(options_.stack);
   if (options_.seed == 0) options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
   table_index_ = register_scheduler(*this);
   try {

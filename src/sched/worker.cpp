@@ -5,9 +5,12 @@
 #include "platform/signal_stack.hpp"
 #include "sched/scheduler.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <optional>
+#include <utility>
 
 namespace tendril::detail {
 namespace {
@@ -46,7 +49,8 @@ void worker::join() {
 // ---- The worker's thread ---------------------------------------------------------------------
 
 void worker::thread_main() {
-  const platform::signal_stack overflow_stack;
+  platform::signal_stack overflow_stack;
+  overflow_stack.install();  // without one an overflow still ends the process, only without its report
   tls_worker = this;
   slots_ = thread_slots::of_this_thread();
   scheduler_context_.adopt_thread();
