@@ -26,6 +26,7 @@ struct slice {
   std::uint64_t in_all = 0;   ///< and those of the requests then still under way
   double seconds = 0;         ///< length of the slice, as measured
   double seconds_in_all = 0;  ///< until the last response
+  double load_cpu_seconds = 0;  ///< CPU time of the loader over seconds_in_all
 };
 
 class load_target {

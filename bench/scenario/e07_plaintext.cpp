@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// E7: how much does a fiber per connection cost against hand-written callbacks, on the same kernel,
+// protocol code and moment? Servers run in processes of their own on one core, the loader on another
+// (bench/support/loader.hpp says why it drives them in interleaved slices).
+//
+// One cycle drives every server once, in random order. ratio = rate(server) / rate(callbacks) within
+// the cycle; the figure is the median over cycles, with quartiles. The loader must not be what limits:
+// `server_busy`, the share of its core that the driven server used, has to be near 1, and
+// `cpu_ratio_to_callbacks` is the same comparison by CPU time, which a slow loader cannot hide.
+//
+// Does not show: networks with loss or latency, TLS, big responses, more than one core per server.
+
+#include "bench/scenario/plaintext_servers.hpp"
+#include "bench/scenario/variants.hpp"
+#include "bench/support/experiment.hpp"
+#include "bench/support/loader.hpp"
+#include "bench/support/process.hpp"
+#include "bench/support/socket.hpp"
+#include "bench/support/statistics.hpp"
+#include "bench/support/table.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <numeric>
+#include <random>
+
+namespace bench {
+namespace {
+
+using namespace std::chrono_literals;
+
+int serve_plaintext(const arguments& args, role_output& out) {
+  const std::string impl = args.text("impl");
+  const auto port = static_cast<std::uint16_t>(args.number("port", 0));
+  const port_callback ready = [&](std::uint16_t bound) { out.send("port", std::to_string(bound)); };
+  want_descriptors(64);
+  if (impl == "callbacks")
+    serve_callbacks(port, ready);
+  else if (impl == "epoll")
+    serve_epoll(port, ready);
+  else if (impl == "thread")
+    serve_threads(port, ready);
+  else if (impl == "fiber")
+    serve_fibers(port, ready, args.text("stack", "reserved"));
+  else
+    throw std::invalid_argument("unknown --impl '" + impl + "'; known: callbacks, epoll, thread, fiber");
+  return 0;
+}
+const role_registration serve_role("serve-plaintext", serve_plaintext);
+
+struct configuration {
+  unsigned connections;
+  unsigned pipeline;
+};
+
+struct server_under_test {
+  std::string variant;
+  child_process process;
+  std::uint16_t port;
+  std::unique_ptr<load_target> load;
+  latency_histogram latencies;
+  std::vector<double> rates;
+  std::vector<double> cpu_us;  // per request
+  std::vector<double> busy;    // share of a core
+  std::vector<double> load_busy;
+};
+
+/// One slice, as one entry in each of the server's samples.
+void drive_once(server_under_test& s, std::chrono::nanoseconds length) {
+  const auto cpu_before = s.process.cpu_time();
+  const slice driven = s.load->drive(length, s.latencies);
+  const auto cpu = std::chrono::duration<double>(s.process.cpu_time() - cpu_before).count();
+  s.rates.push_back(static_cast<double>(driven.in_time) / driven.seconds);
+  s.cpu_us.push_back(cpu * 1e6 / static_cast<double>(driven.in_all));
+  s.busy.push_back(cpu / driven.seconds_in_all);
+  s.load_busy.push_back(driven.load_cpu_seconds / driven.seconds_in_all);
+}
+
+/// Per-cycle ratios a[i] / b[i].
+std::vector<double> ratios(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> r(a.size());
+  std::transform(a.begin(), a.end(), b.begin(), r.begin(), [](double x, double y) { return x / y; });
+  return r;
+}
+
+std::unique_ptr<server_under_test> start_server(const std::string& variant, int core, const configuration& c) {
+  // "fiber/reserved" is implementation and stack; "callbacks#2" a second instance.
+  arguments args;
+  const std::string implementation = variant.substr(0, variant.find_first_of("/#"));
+  args.set("impl", implementation);
+  if (const auto slash = variant.find('/'); slash != std::string::npos) args.set("stack", variant.substr(slash + 1));
+  auto process = child_process::start("serve-plaintext", args, core);
+  const auto port = static_cast<std::uint16_t>(std::stoul(process.expect("port")));
+  auto load = std::make_unique<load_target>(variant, port, c.connections, c.pipeline);
+  return std::make_unique<server_under_test>(server_under_test{variant, std::move(process), port, std::move(load), {}, {}, {}, {}, {}});
+}
+
+using servers = std::vector<std::unique_ptr<server_under_test>>;
+
+const server_under_test* find(const servers& all, const std::string& variant) {
+  for (const auto& s : all)
+    if (s->variant == variant) return s.get();
+  return nullptr;
+}
+
+void report_server(context& ctx, const server_under_test& s, const servers& all, const parameters& params, table& out) {
+  const auto add = [&](const char* metric, double value, const char* unit) {
+    ctx.add(s.variant, metric, value, unit, params);
+  };
+  const double rate = median(s.rates);
+  const double p99 = s.latencies.percentile(0.99) / 1e3;
+  add("requests_per_second", rate, "1/s");
+  add("p50_us", s.latencies.percentile(0.5) / 1e3, "us");
+  add("p99_us", p99, "us");
+  add("cpu_us_per_request", median(s.cpu_us), "us");
+  add("server_busy", median(s.busy), "share");
+  add("loader_busy", median(s.load_busy), "share");
+
+  std::vector<std::string> cells{s.variant, fixed(rate, 0), "-", "-", "-", fixed(p99, 0), "-", fixed(median(s.cpu_us), 2),
+                                 fixed(median(s.busy), 2), fixed(median(s.load_busy), 2)};
+  if (const server_under_test* reference = find(all, "callbacks")) {
+    const quartiles ratio = quartiles_of(ratios(s.rates, reference->rates));
+    const double p99_ratio = p99 / (reference->latencies.percentile(0.99) / 1e3);
+    add("ratio_to_callbacks", ratio.median, "ratio");
+    add("ratio_to_callbacks_q1", ratio.q1, "ratio");
+    add("ratio_to_callbacks_q3", ratio.q3, "ratio");
+    add("p99_ratio_to_callbacks", p99_ratio, "ratio");
+    add("cpu_ratio_to_callbacks", median(ratios(s.cpu_us, reference->cpu_us)), "ratio");
+    cells[2] = fixed(ratio.median, 3);
+    cells[3] = fixed(ratio.q1, 3) + ".." + fixed(ratio.q3, 3);
+    cells[6] = fixed(p99_ratio, 3);
+  }
+  if (const server_under_test* epoll = find(all, "epoll")) {
+    const double ratio = median(ratios(s.rates, epoll->rates));
+    add("ratio_to_epoll", ratio, "ratio");
+    cells[4] = fixed(ratio, 3);
+  }
+  out.row(cells);
+}
+
+/// "Requests/sec: 123.45" of wrk, for one server while the others idle.
+double wrk_rate(std::uint16_t port, int core, unsigned connections) {
+  const std::string text = output_of({"wrk", "-t1", "-c" + std::to_string(connections), "-d2s",
+                                      "http://127.0.0.1:" + std::to_string(port) + "/plaintext"},
+                                     core);
+  const std::string key = "Requests/sec:";
+  const auto at = text.find(key);
+  return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + key.size(), nullptr);
+}
+
+void compare_with_wrk(context& ctx, const servers& all, int core, const configuration& c) {
+  const unsigned rounds = ctx.pick(1u, 5u);
+  std::vector<std::vector<double>> rates(all.size());
+  for (unsigned round = 0; round < rounds; ++round)
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (all[i]->variant == "callbacks" || all[i]->variant.rfind("fiber", 0) == 0)
+        rates[i].push_back(wrk_rate(all[i]->port, core, c.connections));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (rates[i].empty()) continue;
+    const double rate = median(rates[i]);
+    if (std::isnan(rate)) {
+      std::printf("  wrk: not installed or failed; its figure is left out\n");
+      return;
+    }
+    ctx.add(all[i]->variant, "wrk_requests_per_second", rate, "1/s",
+            {{"connections", c.connections}, {"pipeline", 1}, {"seconds", 2}, {"rounds", rounds}});
+    std::printf("  wrk -t1 -c%u -d2s (%u rounds): %s %s requests/s\n", c.connections, rounds, all[i]->variant.c_str(), fixed(rate, 0).c_str());
+  }
+}
+
+void check_harness(context& ctx, const servers& all) {
+  const double ratio = median(ratios(find(all, "callbacks#2")->rates, find(all, "callbacks")->rates));
+  if (std::fabs(ratio - 1) > 0.02)
+    ctx.fail("callbacks#2", "the harness is biased or the machine too noisy: the reference against itself gives " + fixed(ratio, 3));
+  else
+    std::printf("  self-check: the reference against itself gives %s, within 1.00 +- 0.02\n", fixed(ratio, 3).c_str());
+}
+
+void measure(context& ctx, const std::vector<std::string>& variants, const configuration& c, std::chrono::seconds budget) {
+  constexpr auto slice_length = 60ms;
+  const std::vector<int>& cores = usable_cores();
+  const int server_core = cores.front();
+  const int load_core = cores.back();
+  const unsigned seed = std::random_device{}();
+  want_descriptors(static_cast<unsigned>(variants.size()) * c.connections + 64);
+  pin_to_core(load_core);
+
+  servers all;
+  for (const std::string& v : variants)
+    ctx.attempt(v, [&] { all.push_back(start_server(v, server_core, c)); });
+
+  std::mt19937 random(seed);
+  std::vector<std::size_t> order(all.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto cycle = [&] {
+    std::shuffle(order.begin(), order.end(), random);
+    for (const std::size_t i : order) drive_once(*all[i], slice_length);
+  };
+  for (int warm = 0; warm < 3; ++warm) cycle();
+  for (const auto& s : all) {
+    s->latencies = {};
+    s->rates.clear();
+    s->cpu_us.clear();
+    s->busy.clear();
+    s->load_busy.clear();
+  }
+  unsigned cycles = 0;
+  for (const auto end = std::chrono::steady_clock::now() + budget; std::chrono::steady_clock::now() < end; ++cycles) cycle();
+
+  const parameters params{{"connections", c.connections}, {"pipeline", c.pipeline}, {"slice_ms", 60}, {"cycles", cycles},
+                          {"server_core", server_core},   {"load_core", load_core}, {"seed", seed}};
+  std::printf("\n  %s\n", to_text(params).c_str());
+  table out({"server", "requests/s", "to callbacks", "quartiles", "to epoll", "p99 us", "p99 ratio", "cpu us/req", "busy", "loader"});
+  for (const auto& s : all) report_server(ctx, *s, all, params, out);
+  if (!ctx.self_check()) out.row({"published: green threads / async", "162,019", "0.907"});
+  out.print();
+
+  if (ctx.self_check())
+    check_harness(ctx, all);
+  else if (c.connections == 64 && c.pipeline == 1)
+    compare_with_wrk(ctx, all, load_core, c);
+  pin_to_core(any_core);
+}
+
+void run(context& ctx) {
+  if (ctx.self_check()) return measure(ctx, {"callbacks", "callbacks#2"}, {64, 1}, std::chrono::seconds(ctx.pick(10, 60)));
+  std::vector<std::string> variants{"callbacks", "epoll", "thread"};
+  for (const std::string& stack : stack_variants()) variants.push_back("fiber/" + stack);
+  for (const configuration c : {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}})
+    measure(ctx, variants, c, std::chrono::seconds(ctx.pick(15, 120)));
+}
+
+const registration entry({"E7", "plaintext: HTTP/1.1 keep-alive, one fiber per connection against raw callbacks",
+                          "the share of a raw libuv callback server's throughput, tail latency and CPU that fibers keep",
+                          "real networks, TLS, large bodies, several cores per server",
+                          {"callbacks", "epoll", "thread", "fiber/<stack>"},
+                          run});
+
+}  // namespace
+}  // namespace bench
