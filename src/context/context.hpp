@@ -8,6 +8,7 @@
 #include "base/sanitizer.hpp"
 #include "platform/switch.hpp"
 
+#include <atomic>
 #include <cstddef>
 
 #if TENDRIL_ASAN
@@ -32,7 +33,7 @@ struct context {
 
   /// Prepares [low, high) to run entry(transfer) at the first switch to it.
   void make([[maybe_unused]] void* low, void* high, void (*entry)(void*)) noexcept {
-    sp = platform::make_context(high, entry);
+    std::atomic_ref(sp).store(platform::make_context(high, entry), std::memory_order_relaxed);
 #if TENDRIL_ASAN
     stack_low = low;
     stack_bytes = static_cast<std::size_t>(static_cast<std::byte*>(high) - static_cast<std::byte*>(low));
@@ -40,6 +41,17 @@ struct context {
 #if TENDRIL_TSAN
     tsan_fiber = __tsan_create_fiber(0);
 #endif
+  }
+
+  /// Brings the top of the suspended stack into the cache. The context may be running by now, or be
+  /// prepared at this moment: whatever sp is read is only a hint.
+  void prefetch() const noexcept {
+    const auto* const top = static_cast<const char*>(
+        std::atomic_ref(const_cast<void*&>(sp)).load(std::memory_order_relaxed));
+    __builtin_prefetch(top, 1);
+    __builtin_prefetch(top + 64, 1);
+    __builtin_prefetch(top + 128, 1);
+    __builtin_prefetch(top + 192, 1);
   }
 
   /// Describes the thread that calls it, which will be switched away from and come back.

@@ -7,7 +7,7 @@
 //                completion, closure.
 //   fiber_frame  at the top of the fiber's stack slice, above the first byte the fiber's code can use;
 //                exists from the first run to the end. What only a running or parked fiber needs: its
-//                context, its wait_block (node, timer, stop callback, value cell), its ambient state.
+//                wait_block (node, timer, stop callback, value cell), its ambient state.
 //                It shares the page that every parked fiber commits anyway, so a parked fiber costs
 //                one page and one core. A stack kind that copies stacks keeps the frame elsewhere: no
 //                code may assume more than that core->frame points to it.
@@ -109,7 +109,6 @@ struct fiber_extras {
 struct fiber_frame {
   explicit fiber_frame(fiber_core* c, stack_slice s) noexcept : core(c), slice(s) {}
 
-  context ctx;
   fiber_core* core;
   stack_slice slice;
   std::atomic<const char*> reason{nullptr};  ///< what it waits for; read by dumps
@@ -120,11 +119,14 @@ struct fiber_frame {
 struct alignas(cacheline_bytes) fiber_core : waiter {
   fiber_core() noexcept : waiter(kind::fiber) {}
 
+  // The first cache line is all that a switch and a wake-up touch.
+  context ctx;                 ///< valid while it has a frame and does not run
   fiber_core* next = nullptr;  ///< in whichever queue holds it
   fiber_core* prev = nullptr;
   std::atomic<fiber_frame*> frame{nullptr};
   completion done;
   const closure_ops* ops = nullptr;
+
   std::atomic<fiber_extras*> extras{nullptr};
   std::uint64_t id = 0;
   alignas(16) std::byte closure[inline_closure_bytes];

@@ -86,13 +86,22 @@ class basic_run_queue {
     return element;
   }
 
-  /// Owner: moves the older half to out[0, Capacity / 2) and returns how many. After push() has failed,
+  /// Owner: the element `ahead` places behind the oldest, or nullptr. A guess: a thief may own it by now,
+  /// so it is good for prefetching only.
+  T* peek(std::uint64_t ahead) const noexcept {
+    const std::uint64_t position = head_.load(std::memory_order_relaxed) + ahead;
+    if (position >= tail_.load(std::memory_order_relaxed)) return nullptr;
+    return slots_[position & (Capacity - 1)].load(std::memory_order_relaxed);
+  }
+
+  /// Owner: moves the older half, but no more than `most`, to out and returns how many. After push() has failed,
   /// zero means that a thief has made room meanwhile: push again.
-  std::size_t pop_half(T** out) noexcept {
+  std::size_t pop_half(T** out, std::uint64_t most = Capacity / 2) noexcept {
     std::uint64_t head = head_.load(std::memory_order_relaxed);
     const std::uint64_t tail = tail_.load(std::memory_order_relaxed);
     // At most Capacity / 2 even if head is stale: it is no older than the one the last push() saw.
-    const std::uint64_t count = (tail - head) / 2;
+    const std::uint64_t half = (tail - head) / 2;
+    const std::uint64_t count = half < most ? half : most;
     if (count == 0) return 0;
     for (std::uint64_t i = 0; i != count; ++i)
       out[i] = slot(head + i).load(std::memory_order_relaxed);

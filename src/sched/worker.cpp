@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <new>
 #include <optional>
 #include <utility>
@@ -75,15 +76,18 @@ void worker::thread_main() {
 void worker::run_fiber(fiber_core* c) noexcept {
   prepare(c);
   current_ = c;
-  switch_context(scheduler_context_, c->the_frame()->ctx, this);
+  switch_context(scheduler_context_, c->ctx, this);
   after_switch();
   flow_state::clear(slots_);
 }
 
-/// Gives c its stack when it runs for the first time: fibers that are only queued have none.
-void worker::prepare(fiber_core* c) noexcept {
+inline void worker::prepare(fiber_core* c) noexcept {
   counters_.switches.add();
-  if (c->the_frame() != nullptr) [[likely]] return;
+  if (c->the_frame() == nullptr) [[unlikely]] attach_stack(c);
+}
+
+/// Gives c its stack when it runs for the first time: fibers that are only queued have none.
+__attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_slice slice = stacks_.acquire(c->stack_class);
   if (slice.high == nullptr) {
     std::fprintf(stderr,
@@ -96,7 +100,7 @@ void worker::prepare(fiber_core* c) noexcept {
   auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
   if (const fiber_extras* e = c->extras.load(std::memory_order_acquire))
     frame->block.ambient_deadline = e->ambient_deadline;
-  frame->ctx.make(slice.low, frame, &fiber_main);
+  c->ctx.make(slice.low, frame, &fiber_main);
   c->frame.store(frame, std::memory_order_release);
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
 }
@@ -126,19 +130,18 @@ void worker::fiber_main(void* transfer) {
 
 // ---- Leaving a fiber -------------------------------------------------------------------------
 
-/// Suspends `self` in favour of the next fiber, or of the scheduler context. Returns, perhaps on another
+/// Suspends `self` in favour of `next`, or of the scheduler context if that is null. Returns, perhaps on another
 /// worker's thread, when somebody has scheduled it again: `this` is stale then.
-__attribute__((noinline)) void worker::depart(fiber_core* self, departure how) noexcept {
+__attribute__((noinline)) void worker::depart(fiber_core* self, departure how, fiber_core* next) noexcept {
   const flow_state flow(slots_);
-  fiber_core* const next = next_fiber();
   left_ = self;
   left_how_ = how;
-  context& mine = self->the_frame()->ctx;
+  context& mine = self->ctx;
   void* back;
   if (next != nullptr) {
     prepare(next);
     current_ = next;
-    back = switch_context(mine, next->the_frame()->ctx, this);
+    back = switch_context(mine, next->ctx, this);
   } else {
     current_ = nullptr;
     back = switch_context(mine, scheduler_context_, this);
@@ -172,14 +175,13 @@ inline void worker::after_switch() noexcept {
 void worker::park_current(worker* w) noexcept {
   fiber_core* const self = w->current_;
   if (self->park.try_consume()) return;
-  w->depart(self, departure::park);
+  w->depart(self, departure::park, w->next_fiber());
 }
 
 void worker::yield_current(worker* w) noexcept {
-  if (w->ring_.empty() && w->lifo_.load(std::memory_order_relaxed) == nullptr && w->fresh_.empty() &&
-      w->pinned_head_ == nullptr && --w->budget_ > 0)
-    return;
-  w->depart(w->current_, departure::yield);
+  fiber_core* const next = w->next_fiber();
+  if (next == nullptr && w->budget_ > 0) return;  // nobody else, and no housekeeping due
+  w->depart(w->current_, departure::yield, next);
 }
 
 void worker::end_current(worker* w) noexcept {
@@ -187,7 +189,7 @@ void worker::end_current(worker* w) noexcept {
   fiber_frame* const frame = self->the_frame();
   w->dead_slice_ = frame->slice;
   w->dead_class_ = self->stack_class;
-  w->dead_context_ = frame->ctx;
+  w->dead_context_ = self->ctx;
   frame->~fiber_frame();
   self->frame.store(nullptr, std::memory_order_relaxed);
   // A plain store: who sets a stop bit at this moment sets it in vain either way.
@@ -206,7 +208,7 @@ void worker::end_current(worker* w) noexcept {
   w->left_how_ = departure::end;
   if (next != nullptr) w->prepare(next);
   w->current_ = next;
-  leave_context(w->grave_, next != nullptr ? next->the_frame()->ctx : w->scheduler_context_, w);
+  leave_context(w->grave_, next != nullptr ? next->ctx : w->scheduler_context_, w);
 }
 
 // ---- Queues ----------------------------------------------------------------------------------
@@ -240,11 +242,11 @@ inline void worker::push_ring(fiber_core* c) noexcept {
   announce_if_long();
 }
 
-/// The ring is full: the older half becomes everybody's.
+/// The ring is full: the oldest become everybody's. In small portions, because this runs on fibers' stacks.
 void worker::overflow(fiber_core* c) noexcept {
-  fiber_core* half[decltype(ring_)::capacity / 2];
+  fiber_core* oldest[64];
   do {
-    if (const std::size_t n = ring_.pop_half(half)) owner_.inject_chain(half, n);
+    if (const std::size_t n = ring_.pop_half(oldest, std::size(oldest))) owner_.inject_chain(oldest, n);
   } while (!ring_.push(c));
 }
 
@@ -283,7 +285,15 @@ void worker::push_spawned(fiber_core* c) noexcept {
   if (!alone_) announce_if_long();
 }
 
-inline fiber_core* worker::pop_ring() noexcept { return alone_ ? ring_.pop_exclusive() : ring_.pop(); }
+inline fiber_core* worker::pop_ring() noexcept {
+  fiber_core* const c = alone_ ? ring_.pop_exclusive() : ring_.pop();
+  // With hundreds of runnable fibers each switch would miss the cache three times over: on the core, on
+  // the saved context, on the frames above it. Two fibers ahead is early enough (37 -> 15 ns a yield
+  // among 1,000).
+  if (const fiber_core* const soon = ring_.peek(0)) soon->ctx.prefetch();
+  if (const fiber_core* const later = ring_.peek(1)) __builtin_prefetch(later);
+  return c;
+}
 
 inline fiber_core* worker::take_lifo() noexcept {
   fiber_core* c = lifo_.load(std::memory_order_relaxed);
@@ -309,7 +319,7 @@ inline fiber_core* worker::take_lifo() noexcept {
 
 /// The next of this worker's own, or null: then the scheduler context looks further, or does the
 /// housekeeping that is due.
-inline fiber_core* worker::next_fiber() noexcept {
+[[gnu::always_inline]] inline fiber_core* worker::next_fiber() noexcept {
   if (--budget_ <= 0) return nullptr;
   if (++picks_ >= fairness_interval) [[unlikely]] {
     picks_ = 0;
@@ -361,9 +371,8 @@ fiber_core* worker::steal() noexcept {
 
 void worker::take_injected() noexcept {
   if (!owner_.has_injected()) return;
-  constexpr std::size_t most = decltype(ring_)::capacity / 4;
-  fiber_core* taken[most];
-  const std::size_t n = owner_.pop_injected(taken, most);
+  fiber_core* taken[64];
+  const std::size_t n = owner_.pop_injected(taken, std::size(taken));
   for (std::size_t i = 0; i != n; ++i)
     if (!ring_.push(taken[i])) overflow(taken[i]);
 }

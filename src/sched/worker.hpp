@@ -13,7 +13,7 @@
 // Where runnable fibers are, in the order in which a worker looks:
 //   lifo_   the one just woken by the running fiber: its data is in the cache. At most lifo_limit in a
 //           row while others wait. Thieves leave it alone unless the monitor found this worker stuck.
-//   ring_   FIFO of 256; what overflows goes to the scheduler's injection queue.
+//   ring_   FIFO of ring_capacity; what overflows goes to the scheduler's injection queue.
 //   fresh_  spawned and not started: newest first, and every fairness_interval picks the oldest.
 //   pinned_ fibers that may run here only; inbox_: such fibers and tasks posted by others, behind a lock.
 //   injection queue, shared; then other workers.
@@ -111,6 +111,8 @@ class alignas(cacheline_bytes) worker {
   static constexpr int housekeeping_interval = 61;
   static constexpr unsigned fairness_interval = 13;
   static constexpr unsigned lifo_limit = 16;
+  /// Large enough that a thousand fibers that yield in turn do not go round through the shared queue.
+  static constexpr std::size_t ring_capacity = 2048;
   static constexpr std::chrono::microseconds poll_interval{20};
   static constexpr std::chrono::microseconds spin_time{10};
 
@@ -133,7 +135,8 @@ class alignas(cacheline_bytes) worker {
   void push_pinned(fiber_core* c) noexcept;
   fiber_core* pop_pinned() noexcept;
   void prepare(fiber_core* c) noexcept;
-  void depart(fiber_core* self, departure how) noexcept;
+  void attach_stack(fiber_core* c) noexcept;
+  void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
   static void fiber_main(void* transfer);
 
@@ -158,7 +161,7 @@ class alignas(cacheline_bytes) worker {
 
   std::atomic<fiber_core*> lifo_{nullptr};
   std::atomic<bool> lifo_theft_{false};
-  basic_run_queue<fiber_core> ring_;
+  basic_run_queue<fiber_core, ring_capacity> ring_;
   basic_spawn_stack<fiber_core, &fiber_core::next, &fiber_core::prev> fresh_;
 
   fiber_core* pinned_head_ = nullptr;  ///< runnable fibers that may run here only; owner thread
