@@ -7,7 +7,8 @@
 // One cycle drives every server once, in random order. ratio = rate(server) / rate(callbacks) within
 // the cycle; the figure is the median over cycles, with quartiles. The loader must not be what limits:
 // `server_busy`, the share of its core that the driven server used, has to be near 1, and
-// `cpu_ratio_to_callbacks` is the same comparison by CPU time, which a slow loader cannot hide.
+// `cpu_ratio_to_callbacks` is the same comparison by CPU time, which a slow loader cannot hide. p99 is
+// taken per slice and its median over cycles reported, so that one disturbed slice does not make it.
 //
 // Does not show: networks with loss or latency, TLS, big responses, more than one core per server.
 
@@ -62,7 +63,8 @@ struct server_under_test {
   child_process process;
   std::uint16_t port;
   std::unique_ptr<load_target> load;
-  latency_histogram latencies;
+  latency_histogram latencies;  // of all slices together
+  std::vector<double> p99;      // of each slice, microseconds
   std::vector<double> rates;
   std::vector<double> cpu_us;  // per request
   std::vector<double> busy;    // share of a core
@@ -72,8 +74,11 @@ struct server_under_test {
 /// One slice, as one entry in each of the server's samples.
 void drive_once(server_under_test& s, std::chrono::nanoseconds length) {
   const auto cpu_before = s.process.cpu_time();
-  const slice driven = s.load->drive(length, s.latencies);
+  const auto latencies = std::make_unique<latency_histogram>();
+  const slice driven = s.load->drive(length, *latencies);
   const auto cpu = std::chrono::duration<double>(s.process.cpu_time() - cpu_before).count();
+  s.latencies.add(*latencies);
+  s.p99.push_back(latencies->percentile(0.99) / 1e3);
   s.rates.push_back(static_cast<double>(driven.in_time) / driven.seconds);
   s.cpu_us.push_back(cpu * 1e6 / static_cast<double>(driven.in_all));
   s.busy.push_back(cpu / driven.seconds_in_all);
@@ -96,7 +101,7 @@ std::unique_ptr<server_under_test> start_server(const std::string& variant, int 
   auto process = child_process::start("serve-plaintext", args, core);
   const auto port = static_cast<std::uint16_t>(std::stoul(process.expect("port")));
   auto load = std::make_unique<load_target>(variant, port, c.connections, c.pipeline);
-  return std::make_unique<server_under_test>(server_under_test{variant, std::move(process), port, std::move(load), {}, {}, {}, {}, {}});
+  return std::make_unique<server_under_test>(server_under_test{variant, std::move(process), port, std::move(load), {}, {}, {}, {}, {}, {}});
 }
 
 using servers = std::vector<std::unique_ptr<server_under_test>>;
@@ -112,10 +117,11 @@ void report_server(context& ctx, const server_under_test& s, const servers& all,
     ctx.add(s.variant, metric, value, unit, params);
   };
   const double rate = median(s.rates);
-  const double p99 = s.latencies.percentile(0.99) / 1e3;
+  const double p99 = median(s.p99);
   add("requests_per_second", rate, "1/s");
   add("p50_us", s.latencies.percentile(0.5) / 1e3, "us");
   add("p99_us", p99, "us");
+  add("p99_us_all_slices", s.latencies.percentile(0.99) / 1e3, "us");
   add("cpu_us_per_request", median(s.cpu_us), "us");
   add("server_busy", median(s.busy), "share");
   add("loader_busy", median(s.load_busy), "share");
@@ -124,7 +130,7 @@ void report_server(context& ctx, const server_under_test& s, const servers& all,
                                  fixed(median(s.busy), 2), fixed(median(s.load_busy), 2)};
   if (const server_under_test* reference = find(all, "callbacks")) {
     const quartiles ratio = quartiles_of(ratios(s.rates, reference->rates));
-    const double p99_ratio = p99 / (reference->latencies.percentile(0.99) / 1e3);
+    const double p99_ratio = median(ratios(s.p99, reference->p99));
     add("ratio_to_callbacks", ratio.median, "ratio");
     add("ratio_to_callbacks_q1", ratio.q1, "ratio");
     add("ratio_to_callbacks_q3", ratio.q3, "ratio");
@@ -203,6 +209,7 @@ void measure(context& ctx, const std::vector<std::string>& variants, const confi
   for (int warm = 0; warm < 3; ++warm) cycle();
   for (const auto& s : all) {
     s->latencies = {};
+    s->p99.clear();
     s->rates.clear();
     s->cpu_us.clear();
     s->busy.clear();

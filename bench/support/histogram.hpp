@@ -25,6 +25,11 @@ class latency_histogram {
     total_ += times;
   }
 
+  void add(const latency_histogram& other) noexcept {
+    for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+    total_ += other.total_;
+  }
+
   std::uint64_t total() const noexcept { return total_; }
 
   /// The smallest recorded value that at least the fraction q of all values does not exceed

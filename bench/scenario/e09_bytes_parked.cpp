@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// E9: how much memory does one waiting operation take? N fibers wait for one latch, in a process of
+// their own; the growth of resident pages and of page tables since before the first spawn, divided by
+// N. Control blocks, scheduler queues and whatever the allocator rounds up to are in it.
+//
+// Does not show: operations parked deep in a call chain, where frames dominate, nor what a socket
+// takes in the kernel. Kernel stacks are not resident memory of a process: for threads they are
+// listed apart, as the growth of the whole machine's KernelStack.
+
+#include "bench/scenario/variants.hpp"
+#include "bench/support/experiment.hpp"
+#include "bench/support/memory.hpp"
+#include "bench/support/process.hpp"
+#include "bench/support/table.hpp"
+
+#include <tendril/fiber.hpp>
+#include <tendril/latch.hpp>
+#include <tendril/runtime.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <latch>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace bench {
+namespace {
+
+using steady = std::chrono::steady_clock;
+
+void send_growth(role_output& out, const memory_use& before, const memory_use& after, steady::time_point begin) {
+  const auto growth = [](std::uint64_t a, std::uint64_t b) { return static_cast<double>(b) - static_cast<double>(a); };
+  out.send("resident", growth(before.resident_bytes, after.resident_bytes));
+  out.send("page_tables", growth(before.page_table_bytes, after.page_table_bytes));
+  out.send("kernel_stacks", growth(before.kernel_stack_bytes, after.kernel_stack_bytes));
+  out.send("mappings", growth(before.mappings, after.mappings));
+  out.send("seconds", std::chrono::duration<double>(steady::now() - begin).count());
+}
+
+memory_use baseline() {
+  read_memory_use();
+  return read_memory_use();
+}
+
+void park_fibers(const std::string& stack, long count, role_output& out) {
+  tendril::run(runtime_with(stack, 1), [&] {
+    struct shared {
+      long arrived = 0;  // one worker: no two fibers at once
+      tendril::latch gate{1};
+    };
+    const auto s = std::make_unique<shared>();
+    const memory_use before = baseline();
+    const auto begin = steady::now();
+    for (long i = 0; i < count; ++i)
+      tendril::spawn([&s = *s] {
+        ++s.arrived;
+        s.gate.wait();
+      });
+    // One worker: when this fiber runs, whoever has arrived has parked.
+    while (s->arrived < count) tendril::this_fiber::yield();
+    send_growth(out, before, read_memory_use(), begin);
+    s->gate.count_down();
+    while (tendril::runtime::current()->stats().fibers_alive() > 1) tendril::this_fiber::yield();
+  });
+}
+
+void park_threads(long count, role_output& out) {
+  std::latch gate(1);
+  std::latch arrived(count);
+  std::vector<std::thread> threads;
+  threads.reserve(static_cast<std::size_t>(count));
+  const memory_use before = baseline();
+  const auto begin = steady::now();
+  for (long i = 0; i < count; ++i)
+    threads.emplace_back([&] {
+      arrived.count_down();
+      gate.wait();
+    });
+  arrived.wait();
+  send_growth(out, before, read_memory_use(), begin);
+  gate.count_down();
+  for (std::thread& t : threads) t.join();
+}
+
+int park(const arguments& args, role_output& out) {
+  const std::string impl = args.text("impl");
+  if (impl == "fiber")
+    park_fibers(args.text("stack", "reserved"), args.number("count"), out);
+  else if (impl == "thread")
+    park_threads(args.number("count"), out);
+  else
+    throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
+  return 0;
+}
+const role_registration park_role("park", park);
+
+struct size {
+  long count;
+  const char* suffix;
+};
+
+void run(context& ctx) {
+  table out({"variant", "parked", "bytes each", "resident", "page tables", "kernel stacks", "mappings", "seconds", "published bytes"});
+  const auto measure = [&](const std::string& variant, arguments args, const size& n, const char* published) {
+    ctx.attempt(variant, [&] {
+      args.set("count", std::to_string(n.count));
+      auto r = run_role("park", args, any_core, std::chrono::seconds(300));
+      const auto each = static_cast<double>(n.count);
+      const parameters params{{"count", n.count}, {"workers", 1}};
+      const auto add = [&](const std::string& metric, double value) { ctx.add(variant, metric + n.suffix, value, "bytes", params); };
+      const double total = r.at("resident") + r.at("page_tables");
+      add("bytes_per_parked_", total / each);
+      add("rss_bytes_per_parked_", r.at("resident") / each);
+      add("page_table_bytes_per_parked_", r.at("page_tables") / each);
+      add("kernel_stack_bytes_per_parked_", r.at("kernel_stacks") / each);
+      out.row({variant, fixed(each, 0), fixed(total / each, 0), fixed(r.at("resident") / each, 0),
+               fixed(r.at("page_tables") / each, 1), fixed(r.at("kernel_stacks") / each, 0), fixed(r.at("mappings"), 0),
+               fixed(r.at("seconds"), 2), published});
+    });
+  };
+  std::printf("  each row in a process of its own; growth between the first spawn and the last park\n");
+  for (const std::string& stack : stack_variants())
+    for (const size n : {size{10'000, "10k"}, size{100'000, "100k"}, size{1'000'000, "1m"}})
+      measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, n, "-");
+  measure("thread", {{"impl", "thread"}}, {10'000, "10k"}, "10,000 + 16,384 kernel stack");
+  out.row({"published: async", "-", "-", "-", "-", "-", "-", "-", "about 100"});
+  out.print();
+}
+
+const registration entry({"E9", "bytes per parked operation",
+                          "resident memory and page tables of 10,000, 100,000 and 1,000,000 fibers that wait",
+                          "operations parked deep in a call chain; kernel memory of sockets",
+                          {"fiber/<stack>", "thread"},
+                          run});
+
+}  // namespace
+}  // namespace bench
