@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs a body in a forked child and tells how it ended and what it wrote to standard error: for what
+// must end the process. The child has the calling thread only; it leaves by _exit, so that neither
+// doctest's nor a sanitizer's end-of-process work runs twice, and starts with the default action for
+// the signals that both of them handle. Assert on the result, not in the body.
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+namespace tendril::test {
+
+struct child_result {
+  int signal = 0;      ///< that killed it; 0: none
+  int exit_code = -1;  ///< 0: the body returned
+  std::string error_output;
+
+  bool says(const char* text) const { return error_output.find(text) != std::string::npos; }
+};
+
+template <class Body>
+child_result run_forked(Body&& body) {
+  int pipe_ends[2];
+  std::fflush(nullptr);
+  if (::pipe(pipe_ends) != 0) std::abort();
+  const pid_t child = ::fork();
+  if (child < 0) std::abort();
+  if (child == 0) {
+    ::dup2(pipe_ends[1], STDERR_FILENO);
+    ::close(pipe_ends[0]);
+    ::close(pipe_ends[1]);
+    for (const int signal : {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGSEGV, SIGTERM}) {
+      std::signal(signal, SIG_DFL);
+    }
+    body();
+    std::fflush(stderr);
+    ::_exit(0);
+  }
+  ::close(pipe_ends[1]);
+  child_result result;
+  char text[1024];
+  for (;;) {
+    const ssize_t n = ::read(pipe_ends[0], text, sizeof text);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) break;
+    result.error_output.append(text, static_cast<std::size_t>(n));
+  }
+  ::close(pipe_ends[0]);
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFSIGNALED(status)) result.signal = WTERMSIG(status);
+  if (WIFEXITED(status)) result.exit_code = WEXITSTATUS(status);
+  return result;
+}
+
+}  // namespace tendril::test

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Real overflows, on slices entered by makecontext: the unit under test is below the context layer.
+// Each case dies in a child.
+#include "stack/overflow.hpp"
+
+#include "platform/memory.hpp"
+#include "platform/signal_stack.hpp"
+#include "stack/stack_cache.hpp"
+#include "stack/stack_source.hpp"
+#include "support/forked.hpp"
+
+#include <doctest/doctest.h>
+
+#include <signal.h>
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <thread>
+
+using namespace tendril;
+using namespace tendril::detail;
+
+namespace {
+
+constexpr unsigned k64 = 2;
+
+ucontext_t back;
+
+void on_slice(const stack_slice& slice, void (*body)()) {
+  ucontext_t there;
+  getcontext(&there);
+  there.uc_stack.ss_sp = slice.low;
+  there.uc_stack.ss_size = static_cast<std::size_t>(slice.high - slice.low);
+  there.uc_link = &back;
+  makecontext(&there, body, 0);
+  swapcontext(&back, &there);
+}
+
+volatile int sink = 0;
+volatile bool forever = true;
+
+#if defined(__clang__)
+__attribute__((noinline, disable_tail_calls))
+#else
+__attribute__((noinline, optimize("no-optimize-sibling-calls")))
+#endif
+int recurse(int depth) {
+  volatile char frame[200];
+  frame[0] = static_cast<char>(depth);
+  if (!forever) return depth;
+  const int below = recurse(depth + 1);
+  sink = below;
+  return below + frame[0];
+}
+
+void overflow() { sink = recurse(0); }
+
+void name_it(const stack_slice&, fiber_description& out) noexcept {
+  out.name = "greedy";
+  out.id = 4711;
+}
+
+void write_to(std::byte* p) { *const_cast<volatile std::byte*>(p) = std::byte{1}; }
+
+/// Installs what a worker has, then runs the body on a slice.
+void with_slice(void (*body)(), stack_guard mode) {
+  stack_source source({.guard = mode});
+  stack_cache cache(source);
+  platform::signal_stack signals;
+  if (!signals.install() || !install_overflow_handler()) ::_exit(9);
+  const stack_slice slice = cache.acquire(k64);
+  on_slice(slice, body);
+  cache.release(slice, k64);
+}
+
+std::string hex(const void* p) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%p", p);
+  return text;
+}
+
+sigjmp_buf jump;
+volatile int handled = 0;
+
+}  // namespace
+
+TEST_SUITE("overflow") {
+  TEST_CASE("an overflow names the fiber, the address and the stack, shows a trace, and kills") {
+    for (const stack_guard mode : {stack_guard::madvise, stack_guard::mprotect}) {
+      if (mode == stack_guard::madvise && !platform::guards_supported()) continue;
+      const auto result = test::run_forked([mode] {
+        set_describe_stack(&name_it);
+        with_slice(&overflow, mode);
+      });
+      CAPTURE(result.error_output);
+      CHECK(result.signal == SIGSEGV);
+      CHECK(result.says("tendril: stack overflow in fiber 'greedy' (id 4711): address 0x"));
+      CHECK(result.says("is in the guard page below its stack [0x"));
+      CHECK(result.says(") of 64 KiB; give it a larger stack (fiber_options::stack.bytes)\n"));
+      CHECK(result.says("[0x"));
+      CHECK(result.says("(more frames)"));  // the trace went on into the fiber's stack
+    }
+  }
+
+  TEST_CASE("an overflow on another thread is reported there") {
+    const auto result = test::run_forked([] {
+      std::thread([] { with_slice(&overflow, stack_guard::mprotect); }).join();
+    });
+    CHECK(result.signal == SIGSEGV);
+    CHECK(result.says("tendril: stack overflow in an unknown fiber: address"));
+  }
+
+  TEST_CASE("without a describer, and without a name, the message still stands") {
+    const auto result = test::run_forked([] {
+      set_describe_stack(+[](const stack_slice&, fiber_description& out) noexcept { out.id = 12; });
+      with_slice(&overflow, stack_guard::mprotect);
+    });
+    CHECK(result.says("stack overflow in fiber (id 12): address"));
+  }
+
+  TEST_CASE("a name is cut off and its control characters are replaced") {
+    const auto result = test::run_forked([] {
+      set_describe_stack(+[](const stack_slice&, fiber_description& out) noexcept {
+        static const std::string name = "a\nb" + std::string(500, 'x');
+        out.name = name.c_str();
+        out.id = 1;
+      });
+      with_slice(&overflow, stack_guard::mprotect);
+    });
+    CHECK(result.says(("'a?b" + std::string(61, 'x') + "' (id 1)").c_str()));
+  }
+
+  TEST_CASE("a stray write to a guard page is not called an overflow") {
+    std::string address;
+    const auto result = test::run_forked([] {
+      stack_source source({.guard = stack_guard::mprotect});
+      stack_cache cache(source);
+      platform::signal_stack signals;
+      if (!signals.install() || !install_overflow_handler()) ::_exit(9);
+      set_describe_stack(&name_it);
+      const stack_slice slice = cache.acquire(k64);
+      std::fprintf(stderr, "at %s\n", hex(slice.low - 8).c_str());
+      write_to(slice.low - 8);
+    });
+    CHECK(result.signal == SIGSEGV);
+    CHECK(!result.says("stack overflow"));
+    REQUIRE(result.error_output.rfind("at 0x", 0) == 0);
+    address = result.error_output.substr(3, result.error_output.find('\n') - 3);
+    CHECK(result.says(("tendril: bad access to " + address + ", in the guard page").c_str()));
+    CHECK(result.says("of fiber 'greedy' (id 4711), by code on another stack"));
+  }
+
+  TEST_CASE("whether it is an overflow is the scheduler's to say when it knows") {
+    const auto result = test::run_forked([] {
+      stack_source source({.guard = stack_guard::mprotect});
+      stack_cache cache(source);
+      platform::signal_stack signals;
+      if (!signals.install() || !install_overflow_handler()) ::_exit(9);
+      set_describe_stack(+[](const stack_slice&, fiber_description& out) noexcept {
+        out.id = 5;
+        out.use = stack_use::current;
+      });
+      write_to(cache.acquire(k64).low - 8);
+    });
+    CHECK(result.says("tendril: stack overflow in fiber (id 5)"));
+  }
+}
+
+TEST_SUITE("signal_stack") {
+  TEST_CASE("is the thread's while installed, and gives back what was there before") {
+    std::thread([] {
+      stack_t start{};
+      ::sigaltstack(nullptr, &start);
+      {
+        platform::signal_stack outer;
+        if (!outer.install()) std::abort();
+        platform::signal_stack inner;
+        if (!inner.install() || !inner.install()) std::abort();
+        stack_t now{};
+        ::sigaltstack(nullptr, &now);
+        if (!inner.contains(now.ss_sp) || outer.contains(now.ss_sp)) std::abort();
+        if (now.ss_size < 64 * 1024) std::abort();
+        inner.uninstall();
+        ::sigaltstack(nullptr, &now);
+        if (!outer.contains(now.ss_sp) || inner.installed()) std::abort();
+      }
+      stack_t end{};
+      ::sigaltstack(nullptr, &end);
+      if (end.ss_flags != start.ss_flags) std::abort();
+      if ((end.ss_flags & SS_DISABLE) == 0 && end.ss_sp != start.ss_sp) std::abort();
+    }).join();
+  }
+
+  TEST_CASE("without memory install fails and changes nothing") {
+    platform::signal_stack stack;
+    platform::fail_reservations(0, 1);
+    CHECK(!stack.install());
+    platform::fail_reservations(0, 0);
+    CHECK(!stack.installed());
+    CHECK(stack.install());
+  }
+}
+
+TEST_SUITE("memory_faults") {
+  TEST_CASE("a fault that is not ours takes the default action, silently") {
+    const auto result = test::run_forked([] {
+      if (!install_overflow_handler()) ::_exit(9);
+      void* p = platform::reserve_memory(4096, 4096);
+      platform::protect_none(p, 4096);
+      write_to(static_cast<std::byte*>(p));
+    });
+    CHECK(result.signal == SIGSEGV);
+    CHECK(result.error_output.empty());
+  }
+
+  TEST_CASE("a signal that was sent takes the default action too") {
+    for (const int signal : {SIGSEGV, SIGBUS}) {
+      const auto result = test::run_forked([signal] {
+        if (!install_overflow_handler()) ::_exit(9);
+        ::raise(signal);
+      });
+      CHECK(result.signal == signal);
+    }
+  }
+
+  TEST_CASE("a sent signal that was ignored stays ignored, a fault kills nevertheless") {
+    const auto result = test::run_forked([] {
+      ::signal(SIGSEGV, SIG_IGN);
+      if (!install_overflow_handler()) ::_exit(9);
+      ::raise(SIGSEGV);
+      std::fprintf(stderr, "survived\n");
+      void* p = platform::reserve_memory(4096, 4096);
+      platform::protect_none(p, 4096);
+      write_to(static_cast<std::byte*>(p));
+    });
+    CHECK(result.says("survived"));
+    CHECK(result.signal == SIGSEGV);
+  }
+
+  TEST_CASE("a former handler with siginfo gets the fault's address and may jump out") {
+    const auto result = test::run_forked([] {
+      static void* page = platform::reserve_memory(4096, 4096);
+      platform::protect_none(page, 4096);
+      struct sigaction action {};
+      action.sa_flags = SA_SIGINFO;
+      action.sa_sigaction = [](int, siginfo_t* info, void*) {
+        handled = info->si_addr == page ? 1 : -1;
+        siglongjmp(jump, 1);
+      };
+      ::sigaction(SIGSEGV, &action, nullptr);
+      if (!install_overflow_handler()) ::_exit(9);
+      for (int i = 0; i < 3; ++i) {
+        handled = 0;
+        if (sigsetjmp(jump, 1) == 0) write_to(static_cast<std::byte*>(page));
+        if (handled != 1) ::_exit(3);
+      }
+    });
+    CHECK(result.exit_code == 0);
+  }
+
+  TEST_CASE("a former plain handler is called plainly, under its mask") {
+    const auto result = test::run_forked([] {
+      struct sigaction action {};
+      sigaddset(&action.sa_mask, SIGUSR1);
+      action.sa_handler = [](int signal) {
+        sigset_t blocked;
+        ::pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+        handled = signal == SIGSEGV && sigismember(&blocked, SIGUSR1) == 1 &&
+                          sigismember(&blocked, SIGSEGV) == 1
+                      ? 1
+                      : -1;
+      };
+      ::sigaction(SIGSEGV, &action, nullptr);
+      if (!install_overflow_handler()) ::_exit(9);
+      ::raise(SIGSEGV);
+      if (handled != 1) ::_exit(3);
+      handled = 0;
+      ::raise(SIGSEGV);
+      if (handled != 1) ::_exit(4);
+    });
+    CHECK(result.exit_code == 0);
+  }
+
+  TEST_CASE("SA_NODEFER and SA_RESETHAND of the former handler are kept") {
+    const auto result = test::run_forked([] {
+      struct sigaction action {};
+      action.sa_flags = static_cast<int>(SA_NODEFER | static_cast<unsigned>(SA_RESETHAND));
+      action.sa_handler = [](int signal) {
+        sigset_t blocked;
+        ::pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+        std::fprintf(stderr, "once %d\n", sigismember(&blocked, signal));
+      };
+      ::sigaction(SIGSEGV, &action, nullptr);
+      if (!install_overflow_handler()) ::_exit(9);
+      ::raise(SIGSEGV);
+      ::raise(SIGSEGV);
+    });
+    CHECK(result.signal == SIGSEGV);
+    CHECK(result.error_output == "once 0\n");
+  }
+
+  TEST_CASE("installing twice does not chain to itself") {
+    const auto result = test::run_forked([] {
+      if (!install_overflow_handler() || !install_overflow_handler()) ::_exit(9);
+      ::raise(SIGSEGV);
+    });
+    CHECK(result.signal == SIGSEGV);
+  }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stack/slice_layout.hpp"
+
+#include "stack/stack_choice.hpp"
+
+#include <tendril/error.hpp>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <ostream>
+#include <set>
+#include <string>
+#include <system_error>
+
+using namespace tendril::detail;
+
+namespace {
+constexpr std::size_t KiB = 1024;
+constexpr std::size_t MiB = 1024 * KiB;
+
+std::byte* at(std::uintptr_t address) { return reinterpret_cast<std::byte*>(address); }
+}  // namespace
+
+TEST_SUITE("slice_layout") {
+  TEST_CASE("a size is rounded up to the next class") {
+    for (unsigned c = 0; c < size_class_count; ++c) {
+      CHECK(class_bytes(c) == (16 * KiB << c));
+      CHECK(size_class_for(class_bytes(c), 4096) == c);
+      CHECK(size_class_for(class_bytes(c) - 1, 4096) == c);
+      CHECK(size_class_for(class_bytes(c) + 1, 4096) == (c + 1 < size_class_count ? c + 1 : no_size_class));
+    }
+  }
+
+  TEST_CASE("the smallest size is class 0, and too large ones have none") {
+    CHECK(size_class_for(0, 4096) == 0);
+    CHECK(size_class_for(1, 4096) == 0);
+    CHECK(size_class_for(8 * MiB, 4096) == 9);
+    CHECK(size_class_for(8 * MiB + 1, 4096) == no_size_class);
+    CHECK(size_class_for(SIZE_MAX, 4096) == no_size_class);
+  }
+
+  TEST_CASE("a class has room for a stack beside its guard, however large pages are") {
+    CHECK(class_bytes(size_class_for(1, 16 * KiB)) == 32 * KiB);
+    CHECK(class_bytes(size_class_for(1, 64 * KiB)) == 128 * KiB);
+  }
+
+  TEST_CASE("sixteen neighbours have sixteen colours within two thousand bytes") {
+    for (unsigned c = 0; c < size_class_count; ++c) {
+      std::set<std::size_t> seen;
+      for (std::uintptr_t i = 0; i < colour_count; ++i) {
+        const std::uintptr_t base = 128 * MiB + (i << class_shift(c));
+        const std::size_t colour = slice_colour(base, c);
+        CHECK(colour == i * 5 % 16 * 128);
+        seen.insert(colour);
+      }
+      CHECK(seen.size() == colour_count);
+      CHECK(*std::max_element(seen.begin(), seen.end()) == 1920);
+    }
+  }
+
+  TEST_CASE("from the top of a slice follows its base") {
+    for (unsigned c = 0; c < size_class_count; ++c) {
+      for (std::uintptr_t i = 0; i < 40; ++i) {
+        std::byte* base = at(64 * MiB + (i << class_shift(c)));
+        const stack_slice slice = slice_at(base, c, 4096);
+        CHECK(reinterpret_cast<std::uintptr_t>(slice.high) % 64 == 0);
+        CHECK(slice.low == base + 4096);
+        CHECK(slice_base(slice.high - 1, c) == base);
+        CHECK(slice_base(slice.low, c) == base);
+        CHECK(slice_base(base, c) == base);
+      }
+    }
+  }
+}
+
+TEST_SUITE("stack_choice") {
+  using tendril::stack_kind;
+  using tendril::stack_options;
+
+  std::string error_of(const stack_options& options) {
+    try {
+      choose_size_class(options);
+    } catch (const std::system_error& e) {
+      return e.code() == tendril::errc::invalid_option ? e.what() : "another code";
+    }
+    return {};
+  }
+
+  TEST_CASE("the default and both ends of the range are accepted") {
+    CHECK(class_bytes(choose_size_class({})) == tendril::default_stack_bytes);
+    CHECK(choose_size_class({.bytes = 1}) == 0);
+    CHECK(choose_size_class({.bytes = 8 * MiB}) == 9);
+  }
+
+  TEST_CASE("a size out of range is an error that names it") {
+    CHECK(error_of({.bytes = 8 * MiB + 1}).find("stack.bytes = 8388609: allowed are 1 to 8388608") == 0);
+    CHECK(error_of({.bytes = 0}).find("stack.bytes = 0:") == 0);
+  }
+
+  TEST_CASE("kinds that are not available are errors that say so") {
+    CHECK(error_of({.kind = stack_kind::segmented}).find("segmented: not available") != std::string::npos);
+    CHECK(error_of({.kind = stack_kind::tasklet}).find("tasklet: not available") != std::string::npos);
+    CHECK(error_of({.kind = static_cast<stack_kind>(7)}).find("stack.kind = 7: no such") == 0);
+    std::error_code ec;
+    CHECK(choose_size_class({.kind = stack_kind::tasklet}, ec) == no_size_class);
+    CHECK(ec == tendril::errc::invalid_option);
+    CHECK(choose_size_class({.bytes = 16 * KiB}, ec) == 0);
+    CHECK(!ec);
+  }
+}
