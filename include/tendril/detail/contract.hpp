@@ -11,7 +11,7 @@ namespace tendril::detail {
 /// Prints "tendril: <what> (fiber <name or id>)" to stderr and aborts.
 [[noreturn]] TENDRIL_API void contract_violation(const char* what) noexcept;
 
-inline void expects(bool condition, const char* what) noexcept {
+constexpr void expects(bool condition, const char* what) noexcept {
   if (!condition) [[unlikely]] contract_violation(what);
 }
 

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The semaphore when somebody waits.
+//
+// Invariants
+//  1. The low bit of state_ is set under the lock, while there are no permits, before a waiter is
+//     linked; it is cleared under the lock by a release that finds the list empty. So no permit is
+//     ever free while somebody waits, and a waiter that gave up leaves at most a set bit.
+//  2. release() does not touch the semaphore after the instruction that gives the last permit; as
+//     that may be handed to a waiter under the lock, the waiter waits for the lock to be free.
+#include <tendril/semaphore.hpp>
+
+namespace tendril::detail {
+
+outcome semaphore_core::acquire_slow(const wait_options& options) {
+  waiter* const self = current_waiter();
+  lock_.lock();
+  std::ptrdiff_t s = state_.load(std::memory_order_relaxed);
+  for (;;) {
+    const bool available = s >= 2;
+    if (state_.compare_exchange_weak(s, available ? s - 2 : s | 1, std::memory_order_acquire,
+                                     std::memory_order_relaxed)) {
+      if (!available) break;
+      lock_.unlock();
+      return outcome::signalled;
+    }
+  }
+  wait_node& node = own_node(self);
+  waiters_.push_back(node);
+  const outcome result = wait_locked(lock_, waiters_, node, options);
+  if (result == outcome::signalled) await_waker(lock_);
+  return result;
+}
+
+void semaphore_core::release_slow(std::ptrdiff_t n) noexcept {
+  wake_batch batch;
+  while (n != 0) {
+    lock_.lock();
+    wait_node* node = nullptr;
+    while (n != 0 && !batch.full() && (node = waiters_.pop_front()) != nullptr) {
+      batch.add(complete(*node));
+      --n;
+    }
+    // The rest is added below, as the last access. Relaxed: publishes nothing.
+    if (waiters_.empty()) state_.fetch_and(~std::ptrdiff_t{1}, std::memory_order_relaxed);
+    lock_.unlock();
+    batch.unpark_all();
+    std::ptrdiff_t s = state_.load(std::memory_order_relaxed);
+    while (n != 0 && (s & 1) == 0) {
+      if (state_.compare_exchange_weak(s, s + 2 * n, std::memory_order_release,
+                                       std::memory_order_relaxed))
+        return;
+    }
+  }
+}
+
+}  // namespace tendril::detail
