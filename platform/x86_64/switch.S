@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // void* tendril_switch(void** save, void* to, void* transfer)
-//                      rdi          rsi       rdx
+// void* tendril_switch_first(void** save, void* to, void* transfer)
+//                            rdi          rsi       rdx
 //
 // A suspended stack, from its saved stack pointer upwards:
 //
@@ -15,25 +16,26 @@
 //     +48  rbp
 //     +56  where to continue
 //
-// platform/x86_64/switch.cpp lays out the same for a stack that has not run yet.
+// switch.cpp, beside this file, lays out the same for a stack that has not run yet.
 //
 // - MXCSR: only the control bits (0xFFC0) are callee-saved. Both sides are compared and ldmxcsr runs
 //   on a difference only; it costs some 50 ns when the value changes.
-// - The switch leaves by ret. Every fiber leaves through the same call in worker::depart(), so the
-//   return predictor's top entry, pushed by the side that leaves, is right for the side that arrives,
-//   and so are those below it when both sides wait in the same function. Leaving by pop and jmp keeps
-//   one stale entry, and every return of the callers above is then mispredicted: 20 ns against 12 for
-//   two fibers that yield to each other. (jmp wins only where call sites differ at every switch.)
 // - The layout is the same on both sides of the rsp exchange, so the unwind information holds at
 //   every instruction, for whichever stack rsp points to.
+//
+// The return predictor is a stack of its own that knows nothing of ours. It is kept in step:
+// - tendril_switch leaves by ret. Every fiber leaves through the same call, so the top entry, pushed by
+//   the side that leaves, is right for the side that arrives, and so are those below it where both sides
+//   wait in the same function. Leaving by pop and jmp keeps one stale entry, and every return above
+//   is then mispredicted: 20 ns against 12 for two fibers that yield to each other.
+// - tendril_switch_first enters a new stack by a jump and leaves its caller's entry in place. When the
+//   entry function is done it returns here, and the next fiber is continued from this spot, without a
+//   call that nobody would return from: a fiber that starts another and waits for its end finds the
+//   predictor as it left it.
+// - A new stack that is entered by the ret of tendril_switch has used up an entry; it puts one back.
 
-        .text
-        .globl  tendril_switch
-        .hidden tendril_switch
-        .type   tendril_switch, @function
-        .p2align 5
-tendril_switch:
-        .cfi_startproc
+// Saves the callee-saved state below the return address.
+.macro SAVE_CONTEXT
         endbr64
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
@@ -55,20 +57,29 @@ tendril_switch:
         .cfi_rel_offset %r15, 0
         subq    $8, %rsp
         .cfi_adjust_cfa_offset 8
+.endm
+
+// Keeps the present control words in ecx and r8d, to be compared with those of the next stack.
+.macro READ_CONTROL_WORDS
         stmxcsr (%rsp)
         fnstcw  4(%rsp)
-        movq    %rsp, (%rdi)
         movl    (%rsp), %ecx
         movzwl  4(%rsp), %r8d
-        movq    %rdx, %rax
-        movq    %rsi, %rsp
+.endm
+
+// rsp is the next stack's. Clobbers ecx.
+.macro LOAD_CHANGED_CONTROL_WORDS
         xorl    (%rsp), %ecx
         testl   $0xFFC0, %ecx
-        jne     .Lload_mxcsr
-.Lmxcsr_done:
-        cmpw    4(%rsp), %r8w
-        jne     .Lload_x87
-.Lx87_done:
+        je      1f
+        ldmxcsr (%rsp)
+1:      cmpw    4(%rsp), %r8w
+        je      2f
+        fldcw   4(%rsp)
+2:
+.endm
+
+.macro RESTORE_CONTEXT
         addq    $8, %rsp
         .cfi_adjust_cfa_offset -8
         popq    %r15
@@ -89,40 +100,71 @@ tendril_switch:
         popq    %rbp
         .cfi_adjust_cfa_offset -8
         .cfi_restore %rbp
-        ret
-        .cfi_endproc
+.endm
 
+.macro FUNCTION name
+        .globl  \name
+        .hidden \name
+        .type   \name, @function
+        .p2align 5
+\name:
+.endm
+
+        .text
+
+FUNCTION tendril_switch
         .cfi_startproc
-        .cfi_def_cfa %rsp, 64
-        .cfi_offset %rbp, -16
-        .cfi_offset %rbx, -24
-        .cfi_offset %r12, -32
-        .cfi_offset %r13, -40
-        .cfi_offset %r14, -48
-        .cfi_offset %r15, -56
-.Lload_mxcsr:
-        ldmxcsr (%rsp)
-        jmp     .Lmxcsr_done
-.Lload_x87:
-        fldcw   4(%rsp)
-        jmp     .Lx87_done
+        SAVE_CONTEXT
+        READ_CONTROL_WORDS
+        movq    %rsp, (%rdi)
+        movq    %rdx, %rax
+        movq    %rsi, %rsp
+        LOAD_CHANGED_CONTROL_WORDS
+        RESTORE_CONTEXT
+        ret
         .cfi_endproc
         .size   tendril_switch, .-tendril_switch
 
-// The first thing a new stack runs: rax holds the transfer, rbx the entry function. The return
-// address is undefined, so that unwinders, debuggers and exceptions end here.
-        .globl  tendril_switch_start
-        .hidden tendril_switch_start
-        .type   tendril_switch_start, @function
-        .p2align 4
-tendril_switch_start:
+FUNCTION tendril_switch_first
+        .cfi_startproc
+        SAVE_CONTEXT
+        READ_CONTROL_WORDS
+        movq    %rsp, (%rdi)
+        movq    %rdx, %rax
+        movq    %rsi, %rsp
+        LOAD_CHANGED_CONTROL_WORDS
+        movq    40(%rsp), %rbx          // the entry function, see switch.cpp
+        addq    $64, %rsp
+        jmp     .Lrun
+        .cfi_endproc
+        .size   tendril_switch_first, .-tendril_switch_first
+
+// The first thing a new stack runs: rax holds the transfer, rbx the entry function. The return address
+// is undefined, so that unwinders, debuggers and exceptions end here. The entry function returns whom to
+// continue with: rax its stack pointer, rdx the transfer.
+FUNCTION tendril_switch_start
         .cfi_startproc
         .cfi_undefined %rip
         endbr64
+        call    3f                      // for the predictor only
+3:      addq    $8, %rsp
+.Lrun:
         movq    %rax, %rdi
         xorl    %ebp, %ebp
         call    *%rbx
-        ud2
+        subq    $8, %rsp
+        READ_CONTROL_WORDS
+        movq    %rax, %rsp
+        movq    %rdx, %rax
+        LOAD_CHANGED_CONTROL_WORDS
+        addq    $8, %rsp
+        popq    %r15
+        popq    %r14
+        popq    %r13
+        popq    %r12
+        popq    %rbx
+        popq    %rbp
+        ret
         .cfi_endproc
         .size   tendril_switch_start, .-tendril_switch_start
 

@@ -35,7 +35,7 @@ constexpr std::uint16_t default_x87 = 0x037F;
 
 }  // namespace
 
-void* make_context(void* top, void (*entry)(void* transfer)) noexcept {
+void* make_context(void* top, entry_function entry) noexcept {
   auto* frame = reinterpret_cast<first_frame*>(static_cast<std::byte*>(top) - sizeof(first_frame));
   *frame = {};
   frame->mxcsr = default_mxcsr;

@@ -32,7 +32,7 @@ struct context {
 #endif
 
   /// Prepares [low, high) to run entry(transfer) at the first switch to it.
-  void make([[maybe_unused]] void* low, void* high, void (*entry)(void*)) noexcept {
+  void make([[maybe_unused]] void* low, void* high, platform::entry_function entry) noexcept {
     std::atomic_ref(sp).store(platform::make_context(high, entry), std::memory_order_relaxed);
 #if TENDRIL_ASAN
     stack_low = low;
@@ -67,31 +67,37 @@ struct context {
 };
 
 /// Suspends the caller into `from`, continues `to`, and returns what the side that comes back to
-/// `from` transfers.
-inline void* switch_context(context& from, context& to, void* transfer) noexcept {
+/// `from` transfers. `first`: whether `to` has not run yet, as far as the caller knows.
+inline void* switch_context(context& from, context& to, void* transfer, bool first = false) noexcept {
 #if TENDRIL_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_low, to.stack_bytes);
 #endif
 #if TENDRIL_TSAN
   __tsan_switch_to_fiber(to.tsan_fiber, 0);
 #endif
-  void* const result = platform::tendril_switch(&from.sp, to.sp, transfer);
+  void* const result = first ? platform::tendril_switch_first(&from.sp, to.sp, transfer)
+                             : platform::tendril_switch(&from.sp, to.sp, transfer);
 #if TENDRIL_ASAN
   __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
 #endif
   return result;
 }
 
-/// The last switch away from a stack: nothing comes back. `grave` is scratch memory of the worker.
-[[noreturn]] inline void leave_context(context& grave, context& to, void* transfer) noexcept {
+/// The last thing on a stack: its entry function returns this. `grave` is scratch memory of the worker.
+[[nodiscard]] inline platform::next_context leave_context([[maybe_unused]] context& grave, context& to,
+                                                          void* transfer) noexcept {
+#if TENDRIL_ASAN || TENDRIL_TSAN
+  // Instrumented code tells the sanitizer when it returns, and must not do so in the other's name.
 #if TENDRIL_ASAN
   __sanitizer_start_switch_fiber(nullptr, to.stack_low, to.stack_bytes);
-#endif
-#if TENDRIL_TSAN
+#else
   __tsan_switch_to_fiber(to.tsan_fiber, 0);
 #endif
   platform::tendril_switch(&grave.sp, to.sp, transfer);
   __builtin_unreachable();
+#else
+  return {to.sp, transfer};
+#endif
 }
 
 /// First thing on a new stack.

@@ -7,6 +7,7 @@
 
 #include <boost/context/detail/fcontext.hpp>
 
+#include <cfenv>
 #include <cstddef>
 
 namespace tendril::platform {
@@ -19,7 +20,7 @@ struct passage {
   void* transfer;
 };
 
-void (*entry_point)(void*) = nullptr;  // one entry for all fibers, set before the first switch
+entry_function entry_point = nullptr;  // one entry for all fibers, set before the first switch
 
 void* arrive(bc::transfer_t t) noexcept {
   const passage p = *static_cast<passage*>(t.data);  // on the stack we came from, intact until we leave
@@ -27,7 +28,13 @@ void* arrive(bc::transfer_t t) noexcept {
   return p.transfer;
 }
 
-void start(bc::transfer_t t) { entry_point(arrive(t)); }
+void start(bc::transfer_t t) {
+  std::fesetenv(FE_DFL_ENV);  // make_fcontext copies its caller's
+  const next_context next = entry_point(arrive(t));
+  void* grave;
+  passage p{&grave, next.transfer};
+  bc::jump_fcontext(next.sp, &p);
+}
 
 constexpr std::size_t stack_size_hint = 16 * 1024;  // fcontext aligns with it and reads nothing below
 
@@ -38,7 +45,11 @@ extern "C" void* tendril_switch(void** save, void* to, void* transfer) noexcept 
   return arrive(bc::jump_fcontext(to, &p));
 }
 
-void* make_context(void* top, void (*entry)(void* transfer)) noexcept {
+extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noexcept {
+  return tendril_switch(save, to, transfer);
+}
+
+void* make_context(void* top, entry_function entry) noexcept {
   __atomic_store_n(&entry_point, entry, __ATOMIC_RELAXED);
   return bc::make_fcontext(top, stack_size_hint, &start);
 }

@@ -105,7 +105,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
 }
 
-void worker::fiber_main(void* transfer) {
+platform::next_context worker::fiber_main(void* transfer) noexcept {
   enter_context();
   fiber_core* self;
   {
@@ -125,7 +125,7 @@ void worker::fiber_main(void* transfer) {
     error = nullptr;
   }
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
-  end_current(this_worker());
+  return end_current(this_worker());
 }
 
 // ---- Leaving a fiber -------------------------------------------------------------------------
@@ -139,9 +139,10 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how, f
   context& mine = self->ctx;
   void* back;
   if (next != nullptr) {
+    const bool first = next->the_frame() == nullptr;
     prepare(next);
     current_ = next;
-    back = switch_context(mine, next->ctx, this);
+    back = switch_context(mine, next->ctx, this, first);
   } else {
     current_ = nullptr;
     back = switch_context(mine, scheduler_context_, this);
@@ -184,7 +185,7 @@ void worker::yield_current(worker* w) noexcept {
   w->depart(w->current_, departure::yield, next);
 }
 
-void worker::end_current(worker* w) noexcept {
+platform::next_context worker::end_current(worker* w) noexcept {
   fiber_core* const self = w->current_;
   fiber_frame* const frame = self->the_frame();
   w->dead_slice_ = frame->slice;
@@ -208,7 +209,7 @@ void worker::end_current(worker* w) noexcept {
   w->left_how_ = departure::end;
   if (next != nullptr) w->prepare(next);
   w->current_ = next;
-  leave_context(w->grave_, next != nullptr ? next->ctx : w->scheduler_context_, w);
+  return leave_context(w->grave_, next != nullptr ? next->ctx : w->scheduler_context_, w);
 }
 
 // ---- Queues ----------------------------------------------------------------------------------

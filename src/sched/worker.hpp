@@ -80,7 +80,7 @@ class alignas(cacheline_bytes) worker {
   // On the running fiber.
   static void park_current(worker* w) noexcept;
   static void yield_current(worker* w) noexcept;
-  [[noreturn]] static void end_current(worker* w) noexcept;
+  static platform::next_context end_current(worker* w) noexcept;
 
   // Any thread.
   void push_inbox(fiber_core* c) noexcept;
@@ -138,7 +138,7 @@ class alignas(cacheline_bytes) worker {
   void attach_stack(fiber_core* c) noexcept;
   void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
-  static void fiber_main(void* transfer);
+  static platform::next_context fiber_main(void* transfer) noexcept;
 
   scheduler& owner_;
   const unsigned index_;
