@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Everything. Programs that build often include what they use instead.
+#pragma once
+
+#include <tendril/barrier.hpp>
+#include <tendril/buffer.hpp>
+#include <tendril/channel.hpp>
+#include <tendril/condition_variable.hpp>
+#include <tendril/config.hpp>
+#include <tendril/error.hpp>
+#include <tendril/fiber.hpp>
+#include <tendril/future.hpp>
+#include <tendril/io.hpp>
+#include <tendril/latch.hpp>
+#include <tendril/mutex.hpp>
+#include <tendril/net.hpp>
+#include <tendril/once.hpp>
+#include <tendril/runtime.hpp>
+#include <tendril/scope.hpp>
+#include <tendril/select.hpp>
+#include <tendril/semaphore.hpp>
+#include <tendril/shared_mutex.hpp>
+#include <tendril/stack.hpp>

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/descriptor.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <mutex>
+#include <new>
+
+#include "base/check.hpp"
+#include "io/io_loop.hpp"
+
+namespace tendril::detail {
+namespace {
+
+std::error_code from_errno(int error) noexcept { return {error, std::system_category()}; }
+
+// The table: chunks of entries, allocated when a number of theirs is first adopted, never freed.
+constexpr std::size_t chunk_bits = 10;
+constexpr std::size_t chunk_entries = std::size_t{1} << chunk_bits;
+constexpr std::size_t chunk_count = 4096;  // 4 M descriptors; Linux's default ceiling is 1 M
+
+using chunk = std::array<descriptor, chunk_entries>;
+std::array<std::atomic<chunk*>, chunk_count> chunks{};
+
+descriptor& obtain_entry(int fd) {
+  const auto number = static_cast<std::size_t>(fd);
+  if (number >= chunk_count * chunk_entries)
+    throw std::system_error(EMFILE, std::system_category(), "descriptor beyond tendril's table");
+  auto& place = chunks[number >> chunk_bits];
+  // Acquire pairs with the exchange below: the entries are constructed.
+  chunk* c = place.load(std::memory_order_acquire);
+  if (c == nullptr) {
+    auto* fresh = new chunk;
+    if (place.compare_exchange_strong(c, fresh, std::memory_order_acq_rel, std::memory_order_acquire))
+      c = fresh;
+    else
+      delete fresh;  // another was faster, c is its chunk
+  }
+  return (*c)[number & (chunk_entries - 1)];
+}
+
+/// The way to wake a thread out of poll(2): a pipe it listens to as well. One a thread, made at its
+/// first blocking call.
+class thread_pipe {
+ public:
+  thread_pipe() {
+    if (::pipe2(ends_, O_CLOEXEC | O_NONBLOCK) != 0)
+      throw std::system_error(errno, std::system_category(), "pipe2");
+  }
+  ~thread_pipe() {
+    ::close(ends_[0]);
+    ::close(ends_[1]);
+  }
+  thread_pipe(const thread_pipe&) = delete;
+  thread_pipe& operator=(const thread_pipe&) = delete;
+
+  int listening_end() const noexcept { return ends_[0]; }
+  int ringing_end() const noexcept { return ends_[1]; }
+  void clear() const noexcept {
+    char bytes[64];
+    while (::read(ends_[0], bytes, sizeof bytes) > 0) {
+    }
+  }
+  static void ring(int ringing_end) noexcept {
+    const char byte = 0;
+    // EAGAIN: the pipe is full of rings that nobody has answered yet.
+    [[maybe_unused]] const auto n = ::write(ringing_end, &byte, 1);
+  }
+
+ private:
+  int ends_[2];
+};
+
+}  // namespace
+
+// ---- entering and leaving
+
+bool descriptor::enter(std::uint32_t generation) noexcept {
+  auto word = word_.load(std::memory_order_relaxed);
+  do {
+    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0) return false;
+    // Acquire: what adopt() wrote about this generation.
+  } while (!word_.compare_exchange_weak(word, word + 1, std::memory_order_acquire,
+                                        std::memory_order_relaxed));
+  return true;
+}
+
+void descriptor::leave(std::uint32_t generation) noexcept {
+  auto word = word_.load(std::memory_order_relaxed);
+  do {
+    // The number was closed behind our back and adopted again: nothing of the old count is left.
+    if (static_cast<std::uint32_t>(word >> 32) != generation) return;
+    // Release: our system calls stay before; acquire: the last one sees everybody's.
+  } while (!word_.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel,
+                                        std::memory_order_relaxed));
+  if ((word & closing_bit) != 0 && (word & users_mask) == 1 && (word & keep_bit) == 0) finish_close(false);
+}
+
+bool descriptor::begin_close(std::uint32_t generation, std::uint64_t bits) noexcept {
+  auto word = word_.load(std::memory_order_relaxed);
+  do {
+    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0) return false;
+    // Counts the closer as a user, so that the number lives until it has woken everybody.
+  } while (!word_.compare_exchange_weak(word, (word | bits) + 1, std::memory_order_acq_rel,
+                                        std::memory_order_relaxed));
+  return true;
+}
+
+int descriptor::finish_close(bool keep) noexcept {
+  int number;
+  {
+    std::lock_guard hold(lock_);
+    number = fd_;
+    if (home_ != nullptr) {
+      number = home_->detach(*this, keep);
+      home_ = nullptr;
+    }
+  }
+  // The last thing: from here on the number may be open again, and adopted by another thread.
+  if (!keep && number >= 0) ::close(number);
+  return number;
+}
+
+// ---- waking
+
+void descriptor::wake_one(direction d) noexcept {
+  waiter* who = nullptr;
+  {
+    std::lock_guard hold(lock_);
+    side& s = side_of(d);
+    if (wait_node* node = s.waiters.pop_front()) who = complete(*node);
+    if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+  }
+  if (who != nullptr) unpark(who);
+}
+
+void descriptor::deliver(std::uint32_t generation, bool readable, bool writable, bool hangup) noexcept {
+  waiter* who[2] = {nullptr, nullptr};
+  {
+    std::lock_guard hold(lock_);
+    if (!is_open(generation)) return;
+    if (hangup) {
+      readable = writable = true;
+      // Release pairs with may_have_drained(). Before the token: who reads by this token sees it.
+      hangup_.store(true, std::memory_order_release);
+    }
+    const bool is_ready[2] = {readable, writable};
+    for (unsigned i = 0; i < 2; ++i) {
+      if (!is_ready[i]) continue;
+      side& s = sides_[i];
+      if ((s.state.fetch_or(ready, std::memory_order_acq_rel) & waiting) == 0) continue;
+      if (wait_node* node = s.waiters.pop_front()) who[i] = complete(*node);
+      if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+    }
+  }
+  for (waiter* w : who)
+    if (w != nullptr) unpark(w);
+}
+
+void descriptor::wake_all(std::uint32_t generation, direction d, outcome result) noexcept {
+  // In portions, as unparking wants the lock released and nothing may be allocated. Who was woken to
+  // look at something new and waits again is not woken twice: only as many as were there at first.
+  std::size_t left = SIZE_MAX;
+  while (left != 0) {
+    std::array<waiter*, 16> who;
+    std::size_t count = 0;
+    {
+      std::lock_guard hold(lock_);
+      if (static_cast<std::uint32_t>(word_.load(std::memory_order_acquire) >> 32) != generation) return;
+      side& s = side_of(d);
+      if (left == SIZE_MAX) {
+        left = 0;
+        for (const wait_node* n = s.waiters.front(); n != nullptr; n = n->next) ++left;
+        for (blocked_thread* t = threads_; t != nullptr; t = t->next) thread_pipe::ring(t->wake_fd);
+      }
+      for (; left != 0 && count < who.size(); --left) {
+        wait_node* node = s.waiters.pop_front();
+        if (node == nullptr) left = 1;  // the others gave up meanwhile
+        else who[count++] = complete(*node, result);
+      }
+      if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+    }
+    for (std::size_t i = 0; i < count; ++i) unpark(who[i]);
+  }
+}
+
+void descriptor::wake_everybody(std::uint32_t generation) noexcept {
+  wake_all(generation, direction::read, outcome::closed);
+  wake_all(generation, direction::write, outcome::closed);
+}
+
+void descriptor::abandon(io_loop& loop) noexcept {
+  std::uint32_t generation;
+  {
+    std::lock_guard hold(lock_);
+    if (home_ != &loop) return;
+    loop.forget(*this);
+    home_ = nullptr;
+    generation = this->generation();
+  }
+  wake_all(generation, direction::read, outcome::signalled);
+  wake_all(generation, direction::write, outcome::signalled);
+}
+
+// ---- waiting
+
+int descriptor::attach_here() noexcept {
+  io_loop& here = io_loop::here();
+  if (home_ == &here) {
+    away_ = 0;
+    return 0;
+  }
+  constexpr std::uint16_t patience = 10;
+  if (home_ != nullptr) {
+    if (++away_ < patience || !here.can_move() || !home_->can_move()) return 0;
+    home_->forget(*this);
+    home_ = nullptr;
+  }
+  away_ = 0;
+  const int error = here.attach(*this);
+  if (error == 0) home_ = &here;
+  return error;
+}
+
+std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
+                                 bool retried, const char* reason) {
+  waiter* const self = current_waiter();
+  side& s = side_of(d);
+  lock_.lock();
+  if (!is_open(generation)) {
+    lock_.unlock();
+    return std::make_error_code(std::errc::bad_file_descriptor);
+  }
+  if (const int error = attach_here(); error != 0) {
+    lock_.unlock();
+    return from_errno(error);
+  }
+  // Invariant 6: one read-modify-write announces us and looks for a token.
+  if ((s.state.fetch_or(waiting, std::memory_order_acq_rel) & ready) != 0) {
+    if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+    lock_.unlock();
+    return {};
+  }
+  wait_node& node = own_node(self);
+  // Who was woken for a token that another was quicker to take keeps its place.
+  if (retried)
+    s.waiters.push_front(node);
+  else
+    s.waiters.push_back(node);
+  home_->arm(*this, d);
+  io_loop& counted = io_loop::here();
+  counted.add_pending();
+  const outcome result =
+      wait_locked(lock_, s.waiters, node, {.deadline = deadline, .reason = reason});
+  counted.remove_pending();  // the worker we parked on; it outlives its runtime's fibers
+  if (result == outcome::signalled) return {};
+  if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
+  return to_error(result);
+}
+
+std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
+                                  const char* reason) {
+  waiter* const self = current_waiter();
+  side& s = side_of(d);
+  for (;;) {
+    lock_.lock();
+    if (!is_open(generation)) {
+      lock_.unlock();
+      return std::make_error_code(std::errc::bad_file_descriptor);
+    }
+    s.state.fetch_or(waiting, std::memory_order_relaxed);
+    wait_node& node = own_node(self);
+    s.waiters.push_back(node);
+    const outcome result = wait_locked(lock_, s.waiters, node, {.deadline = until, .reason = reason});
+    if (result == outcome::timed_out) return {};
+    if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
+    if (result != outcome::signalled) return to_error(result);
+    // An event: the token stays for when the pause is over.
+  }
+}
+
+std::error_code descriptor::sleep_in_poll(std::uint32_t generation, int fd, short events,
+                                          time_point deadline) {
+  thread_local const thread_pipe mine;  // threads only: nothing switches here
+  blocked_thread self{nullptr, mine.ringing_end()};
+  {
+    std::lock_guard hold(lock_);
+    if (!is_open(generation)) return std::make_error_code(std::errc::bad_file_descriptor);
+    self.next = threads_;
+    threads_ = &self;
+  }
+  std::array<pollfd, 2> both{pollfd{mine.listening_end(), POLLIN, 0}, pollfd{fd, events, 0}};
+  timespec left{};
+  if (deadline != no_deadline) {
+    const auto ns = std::chrono::ceil<std::chrono::nanoseconds>(deadline - clock::now()).count();
+    if (ns > 0) {
+      left.tv_sec = static_cast<time_t>(ns / 1'000'000'000);
+      left.tv_nsec = static_cast<long>(ns % 1'000'000'000);
+    }
+  }
+  const int n = ::ppoll(both.data(), fd >= 0 ? 2 : 1, deadline == no_deadline ? nullptr : &left, nullptr);
+  const int error = n < 0 ? errno : 0;
+  {
+    std::lock_guard hold(lock_);
+    for (blocked_thread** link = &threads_; *link != nullptr; link = &(*link)->next) {
+      if (*link == &self) {
+        *link = self.next;
+        break;
+      }
+    }
+    if ((both[0].revents & POLLIN) != 0) mine.clear();
+    if (!is_open(generation)) return std::make_error_code(std::errc::bad_file_descriptor);
+  }
+  if (n == 0) return std::make_error_code(std::errc::timed_out);
+  if (error != 0 && error != EINTR) return from_errno(error);
+  return {};
+}
+
+std::error_code descriptor::block(std::uint32_t generation, direction d, time_point deadline) {
+  return sleep_in_poll(generation, fd_, d == direction::read ? POLLIN : POLLOUT, deadline);
+}
+
+std::error_code descriptor::block_until(std::uint32_t generation, time_point until) {
+  for (;;) {
+    const std::error_code ec = sleep_in_poll(generation, -1, 0, until);
+    if (ec == std::errc::timed_out) return {};
+    if (ec) return ec;
+  }
+}
+
+// ---- deadlines
+
+time_point descriptor::deadline_of(direction d, time_point& begun) const noexcept {
+  const side& s = sides_[index(d)];
+  time_point end{clock::duration(s.deadline.load(std::memory_order_acquire))};
+  const std::chrono::nanoseconds timeout(s.timeout.load(std::memory_order_acquire));
+  if (timeout.count() > 0) {
+    if (begun == time_point{}) begun = clock::now();
+    if (no_deadline - begun > timeout && begun + timeout < end) end = begun + timeout;
+  }
+  return end;
+}
+
+void descriptor::set_deadline(std::uint32_t generation, direction d, time_point deadline) noexcept {
+  side_of(d).deadline.store(deadline.time_since_epoch().count(), std::memory_order_release);
+  wake_all(generation, d, outcome::signalled);  // to look at it
+}
+
+void descriptor::set_timeout(std::uint32_t generation, direction d,
+                             std::chrono::nanoseconds timeout) noexcept {
+  side_of(d).timeout.store(timeout.count(), std::memory_order_release);
+  wake_all(generation, d, outcome::signalled);
+}
+
+// ---- the table
+
+descriptor* find_descriptor(int fd) noexcept {
+  const auto number = static_cast<std::size_t>(fd);
+  if (fd < 0 || number >= chunk_count * chunk_entries) return nullptr;
+  chunk* c = chunks[number >> chunk_bits].load(std::memory_order_acquire);
+  return c != nullptr ? &(*c)[number & (chunk_entries - 1)] : nullptr;
+}
+
+descriptor_ref adopt_descriptor(int fd, descriptor_kind kind) {
+  descriptor& d = obtain_entry(fd);
+  auto word = d.word_.load(std::memory_order_acquire);
+  // Open by the table, yet given to us as new: the number was closed behind our back. Its waiters get
+  // EBADF; the count of its operations is dropped with the generation.
+  if ((word & descriptor::closing_bit) == 0) {
+    const auto old = static_cast<std::uint32_t>(word >> 32);
+    if (d.begin_close(old, descriptor::closing_bit | descriptor::keep_bit)) d.wake_everybody(old);
+    word = d.word_.load(std::memory_order_acquire);
+  }
+  auto generation = static_cast<std::uint32_t>(word >> 32) + 1;
+  if (generation == 0) generation = 1;
+  std::lock_guard hold(d.lock_);
+  if (d.home_ != nullptr) {
+    d.home_->forget(d);
+    d.home_ = nullptr;
+  }
+  d.fd_ = fd;
+  d.kind_ = kind;
+  d.away_ = 0;
+  d.hangup_.store(false, std::memory_order_relaxed);
+  d.streak_.store(0, std::memory_order_relaxed);
+  for (auto& s : d.sides_) {
+    s.state.store(descriptor::ready, std::memory_order_relaxed);
+    s.deadline.store(no_deadline.time_since_epoch().count(), std::memory_order_relaxed);
+    s.timeout.store(0, std::memory_order_relaxed);
+  }
+  // Release: pairs with enter()'s acquire.
+  d.word_.store(descriptor::word_of(generation), std::memory_order_release);
+  return {fd, generation};
+}
+
+std::error_code close_descriptor(descriptor_ref ref) noexcept {
+  descriptor* d = ref.valid() ? find_descriptor(ref.fd) : nullptr;
+  if (d == nullptr || !d->begin_close(ref.generation, descriptor::closing_bit))
+    return std::make_error_code(std::errc::bad_file_descriptor);
+  // Nobody in, nobody to wake: the common case of a connection closed by its only fiber.
+  if ((d->word_.load(std::memory_order_acquire) & descriptor::users_mask) != 1)
+    d->wake_everybody(ref.generation);
+  d->leave(ref.generation);
+  return {};
+}
+
+int release_descriptor(descriptor_ref ref) noexcept {
+  descriptor* d = ref.valid() ? find_descriptor(ref.fd) : nullptr;
+  if (d == nullptr || !d->begin_close(ref.generation, descriptor::closing_bit | descriptor::keep_bit))
+    return -1;
+  d->wake_everybody(ref.generation);
+  const int fd = d->finish_close(true);
+  d->leave(ref.generation);
+  return fd;
+}
+
+descriptor_ref current_descriptor(int fd) noexcept {
+  const descriptor* d = find_descriptor(fd);
+  return d != nullptr ? descriptor_ref{fd, d->generation()} : descriptor_ref{};
+}
+
+void for_each_descriptor(void (*f)(descriptor&, void*), void* argument) noexcept {
+  for (auto& place : chunks)
+    if (chunk* c = place.load(std::memory_order_acquire))
+      for (descriptor& d : *c) f(d, argument);
+}
+
+}  // namespace tendril::detail

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the rest of src/io needs of a worker's poller: registering descriptors, the libuv loop for
+// requests (pool work, resolving, signals), and a mailbox for what only the owner may do to it.
+//
+//           io_loop            the contract, the mailbox, the uv_loop_t
+//          /       \.
+//   native_loop   portable_loop      one edge-triggered set; uv_poll_t kept armed
+//
+// Who may call what: uv() and poll() the owner thread, that is, the worker on its own stack or a fiber
+// on it that does not switch in between. post(), wake(), pending: any thread. attach, arm, detach: any
+// thread that holds the descriptor's lock, but attach() only the owner.
+#pragma once
+
+#include <uv.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+
+#include <tendril/detail/waiting.hpp>
+
+#include "io/descriptor.hpp"
+#include "sched/poller.hpp"
+
+namespace tendril::detail {
+
+/// Something the owner of a loop is to do. The poster keeps the memory until run() is called.
+struct loop_task {
+  loop_task* next = nullptr;
+  void (*run)(loop_task&) noexcept = nullptr;
+};
+
+/// What owns handles in a loop and must close them when the loop ends first. Owner only.
+struct loop_client {
+  loop_client* next = nullptr;
+  loop_client* prev = nullptr;
+  void (*loop_ends)(loop_client&) noexcept = nullptr;
+};
+
+class io_loop : public poller {
+ public:
+  io_loop();
+  ~io_loop() override;
+  io_loop(const io_loop&) = delete;
+  io_loop& operator=(const io_loop&) = delete;
+
+  /// The loop of the worker that runs the calling fiber. Stale after a switch.
+  static io_loop& here() noexcept { return static_cast<io_loop&>(this_poller()); }
+
+  /// The loop, about to be given a request or handle: libuv takes note of new descriptors only inside
+  /// uv_run, so the next poll() must run it.
+  uv_loop_t* uv() noexcept {
+    touched_ = true;
+    return &uv_;
+  }
+  /// Requests and handles that keep the loop busy; owner only.
+  void add_request() noexcept { ++requests_, add_pending(); }
+  void remove_request() noexcept { --requests_, remove_pending(); }
+
+  void add_client(loop_client& c) noexcept;
+  void remove_client(loop_client& c) noexcept;
+
+  /// Has task run by the owner. Any thread.
+  void post(loop_task& task) noexcept;
+  /// True for the thread that last polled.
+  bool is_owner() const noexcept {
+    return owner_.load(std::memory_order_relaxed) == thread_id();
+  }
+
+  void add_pending() noexcept { pending_.fetch_add(1, std::memory_order_relaxed); }
+  void remove_pending() noexcept { pending_.fetch_sub(1, std::memory_order_relaxed); }
+  std::size_t pending() const noexcept final { return pending_.load(std::memory_order_relaxed); }
+
+  bool has_sources() const noexcept override {
+    return requests_ != 0 || touched_ || registered_.load(std::memory_order_relaxed) != 0 ||
+           posted_.load(std::memory_order_relaxed);
+  }
+
+  /// Registers d here. 0 or an errno.
+  virtual int attach(descriptor& d) noexcept = 0;
+  /// d is about to be waited for in this direction.
+  virtual void arm(descriptor& d, direction) noexcept = 0;
+  /// Whether a registration may be taken away by another thread, to be made again elsewhere.
+  virtual bool can_move() const noexcept = 0;
+  virtual void forget(descriptor& d) noexcept = 0;
+  /// The end of d's registration, when nobody uses it any more. Returns the number that is now the
+  /// caller's, to close or (keep) to hand out; -1 when the loop will close it.
+  virtual int detach(descriptor& d, bool keep) noexcept = 0;
+
+ protected:
+  /// Runs what was posted. True when there was something.
+  bool run_posted() noexcept;
+  /// Before the derived class goes: no descriptor knows this loop afterwards, no request is left.
+  void shut_down() noexcept;
+  void become_owner() noexcept { owner_.store(thread_id(), std::memory_order_relaxed); }
+
+  static const void* thread_id() noexcept;
+
+  uv_loop_t uv_{};
+  bool touched_ = true;  // the loop's own handles want a first run
+  std::size_t requests_ = 0;
+  std::atomic<std::size_t> registered_{0};
+
+ private:
+  std::atomic<const void*> owner_{nullptr};
+  std::atomic<std::size_t> pending_{0};
+  tiny_lock mailbox_lock_;
+  loop_client* clients_ = nullptr;
+  loop_task* first_ = nullptr;
+  loop_task* last_ = nullptr;
+  std::atomic<bool> posted_{false};
+};
+
+std::unique_ptr<poller> make_native_poller();
+std::unique_ptr<poller> make_portable_poller();
+
+/// Throws what libuv failed with.
+[[noreturn]] void throw_uv(int status, const char* operation);
+std::error_code uv_error(int status) noexcept;
+
+}  // namespace tendril::detail
