@@ -152,8 +152,8 @@ class receive_case;
 ///     for (int n : numbers) consume(n);
 ///
 /// Any number of senders and receivers, fibers and threads; each side is served first come, first
-/// served. Must outlive every operation on it; a receiver that got the last value may destroy it even
-/// while that send is still returning.
+/// served. Must outlive every operation on it, with one exception: who has received the last value may
+/// destroy it while that send is still returning (but not while it is being cancelled, or a select).
 ///
 /// \cost  a meeting: one lock, one move, one unpark; no allocation for elements of up to 64 bytes
 ///        that move without throwing, else one per value
@@ -400,7 +400,7 @@ class channel : public detail::channel_base {
       std::construct_at(std::addressof(value), std::move(*in_cell(cell)));
       std::destroy_at(in_cell(cell));
     }
-    detail::await_waker(lock_);
+    // Signalled: our value was taken, and the receiver may have destroyed the channel. Not touched.
     return result;
   }
 

@@ -341,10 +341,9 @@ future<T> make_ready_future(Args&&... args) {
   f.here_.emplace(std::forward<Args>(args)...);
   return f;
 }
-template <class T, class D = std::decay_t<T>>
-  requires(!std::is_void_v<T>)
-future<D> make_ready_future(T&& value) {
-  return make_ready_future<D, T>(std::forward<T>(value));
+template <int..., class T>  // the int... keeps make_ready_future<int&>(x) out of here
+future<std::decay_t<T>> make_ready_future(T&& value) {
+  return make_ready_future<std::decay_t<T>, T>(std::forward<T>(value));
 }
 inline future<void> make_ready_future() { return make_ready_future<void>(); }
 

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Counting the calls of operator new in a test program that links support/allocations.cpp.
+#pragma once
+
+#include <cstdint>
+
+namespace tendril::test {
+
+/// By all threads since the program's start.
+std::uint64_t allocations() noexcept;
+
+}  // namespace tendril::test
