@@ -177,6 +177,7 @@ void scheduler::end_search(bool found) noexcept {
   // Whoever queued while this worker searched woke nobody: the last searcher takes over that duty, by
   // announcing once more when it found work, by looking again in enter_sleep() when it did not.
   if (searching_.fetch_sub(1, std::memory_order_seq_cst) == 1 && found) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // no longer searching, then look: as in enter_sleep()
     for (const auto& w : workers_)
       if (w->has_stealable_work() || has_injected()) {
         announce_work();
@@ -185,14 +186,15 @@ void scheduler::end_search(bool found) noexcept {
   }
 }
 
-bool scheduler::enter_sleep(worker& w) noexcept {
+bool scheduler::enter_sleep(worker& w, bool& claimed) noexcept {
   const std::uint64_t bit = std::uint64_t{1} << w.index();
   sleepers_.fetch_or(bit, std::memory_order_seq_cst);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with announce_work() and wake_worker()
   if (work_in_sight(w)) {
-    if (leave_sleep(w)) {  // claimed meanwhile: give the claim back, the wake-up call stays in the poller
-      searching_.fetch_sub(1, std::memory_order_seq_cst);
-    }
+    // Claimed meanwhile: then it is this worker that others see searching and rely on, so it must go on
+    // as a searcher and pass the search on when it finds something. Giving the claim back here would
+    // leave a second fiber beside a sleeping worker (found by the model: tests/model/idle.cpp).
+    claimed = leave_sleep(w);
     return false;
   }
   notify_drained();

@@ -61,7 +61,8 @@ class scheduler {
   bool has_injected() const noexcept { return injected_.load(std::memory_order_relaxed) != 0; }
   bool begin_search() noexcept;
   void end_search(bool found) noexcept;
-  bool enter_sleep(worker& w) noexcept;  ///< false: there is work, the worker is not asleep
+  /// False: there is work, the worker is not asleep; claimed: as leave_sleep() says.
+  bool enter_sleep(worker& w, bool& claimed) noexcept;
   bool leave_sleep(worker& w) noexcept;  ///< true: woken by an announcement, counted as searching
   bool work_in_sight(const worker& w) const noexcept;
   bool exiting() const noexcept { return exiting_.load(std::memory_order_acquire); }

@@ -499,7 +499,7 @@ fiber_core* worker::idle() noexcept {
     searching_ = false;
     owner_.end_search(false);
   }
-  if (!owner_.enter_sleep(*this)) return nullptr;
+  if (!owner_.enter_sleep(*this, searching_)) return nullptr;
   std::chrono::nanoseconds timeout{-1};
   if (armed_.load(std::memory_order_relaxed) != 0) {
     std::optional<time_point> next;
