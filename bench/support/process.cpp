@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -44,6 +47,14 @@ std::vector<char*> c_strings(std::vector<std::string>& words) {
   for (std::string& w : words) list.push_back(w.data());
   list.push_back(nullptr);
   return list;
+}
+
+/// The second field of a schedstat file.
+std::chrono::nanoseconds wait_in(const std::filesystem::path& schedstat) {
+  std::ifstream in(schedstat);
+  std::int64_t running = 0;
+  std::int64_t waiting = 0;
+  return in >> running >> waiting ? std::chrono::nanoseconds(waiting) : std::chrono::nanoseconds(0);
 }
 
 }  // namespace
@@ -176,6 +187,24 @@ std::chrono::nanoseconds child_process::cpu_time() const {
   timespec t{};
   if (::clock_gettime(cpu_clock_, &t) != 0) throw_errno("clock_gettime of a child");
   return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
+
+std::chrono::nanoseconds own_run_queue_wait() { return wait_in("/proc/thread-self/schedstat"); }
+
+std::chrono::nanoseconds child_process::run_queue_wait() const {
+  std::chrono::nanoseconds sum{0};
+  std::error_code ec;
+  const std::filesystem::directory_iterator threads("/proc/" + std::to_string(pid_) + "/task", ec);
+  for (const auto& thread : threads) sum += wait_in(thread.path() / "schedstat");
+  return sum;
+}
+
+std::uint64_t child_process::resident_bytes() const {
+  std::ifstream statm("/proc/" + std::to_string(pid_) + "/statm");
+  std::uint64_t total = 0;
+  std::uint64_t resident = 0;
+  if (!(statm >> total >> resident)) throw std::runtime_error("cannot read the memory use of " + name_ + ": has it ended?");
+  return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
 void child_process::stop() noexcept {

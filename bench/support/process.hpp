@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <cstdint>
 #include <ctime>
 #include <map>
 #include <string>
@@ -25,6 +26,9 @@ const std::vector<int>& usable_cores();
 
 /// Confines the calling thread (and threads it creates later) to one core; any_core allows all.
 void pin_to_core(int core);
+
+/// How long the calling thread was runnable but not running.
+std::chrono::nanoseconds own_run_queue_wait();
 
 class child_process {
  public:
@@ -44,6 +48,13 @@ class child_process {
 
   /// User + system CPU time of all its threads so far, in nanosecond resolution.
   std::chrono::nanoseconds cpu_time() const;
+
+  /// How long its threads were runnable but not running, in all: on a core of its own, the time that
+  /// others took from it. Zero where the kernel does not tell.
+  std::chrono::nanoseconds run_queue_wait() const;
+
+  /// Its resident memory now, from /proc.
+  std::uint64_t resident_bytes() const;
 
   /// Ends the child and waits for it. Idempotent.
   void stop() noexcept;
