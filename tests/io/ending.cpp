@@ -32,12 +32,16 @@ namespace {
 
 using clock_type = std::chrono::steady_clock;
 
-/// Until a fiber or thread is inside an operation on it.
-void wait_until_used(const net::socket_base& s) {
-  // The state that is looked for is entered just before the operation waits; being a little early
-  // only means that the race is tried from the other side.
-  (void)s;
-  for (int i = 0; i < 20; ++i) this_fiber::yield();
+/// Until fibers are parked on it in that direction.
+void wait_until_parked(const net::socket_base& s, detail::direction way = detail::direction::read) {
+  detail::descriptor& d = *detail::find_descriptor(s.native_handle());
+  for (;;) {
+    d.lock().lock();
+    const bool parked = d.has_waiters(way);
+    d.lock().unlock();
+    if (parked) return;
+    this_fiber::yield();
+  }
 }
 
 /// Fills the send buffers; the next write waits.
@@ -112,7 +116,7 @@ TEST_SUITE("io deadlines") {
             char c;
             t.server.read_some(buffer(&c, 1), ec);
           });
-          wait_until_used(t.server);
+          wait_until_parked(t.server);
           t.server.set_read_deadline(clock_type::now());
           reader.join();
           return ec;
@@ -258,7 +262,9 @@ TEST_SUITE("io close") {
           fibers.emplace_back([&] { t.client.write_all(buffer(std::string_view("x")), s.codes[1]); });
           fibers.emplace_back([&] { listener.accept(s.codes[2]); });
           fibers.emplace_back([&] { listener.accept(s.codes[3]); });
-          wait_until_used(t.client);
+          wait_until_parked(t.client);
+          wait_until_parked(t.client, detail::direction::write);
+          wait_until_parked(listener);
           t.client.close();
           listener.close();
           for (fiber& f : fibers) f.join();
@@ -300,7 +306,7 @@ TEST_SUITE("io close") {
             char c;
             t.server.read_some(buffer(&c, 1), ec);
           });
-          wait_until_used(t.server);
+          wait_until_parked(t.server);
           native = std::thread([&] { t.server.close(); });
           reader.join();
           native.join();
@@ -360,20 +366,22 @@ TEST_SUITE("io registration") {
       detail::descriptor& d = *detail::find_descriptor(t.server.native_handle());
       seen result{};
       const auto read_on = [&](int worker, int times) {
+        std::atomic<int> consumed{0};
         fiber reader({.affinity = worker}, [&, times] {
           for (int i = 0; i < times; ++i) {
             char c = 0;
             if (t.server.read_exactly(buffer(&c, 1)) == 1 && c == 'm') ++result.good;
+            ++consumed;
           }
         });
         fiber writer({.affinity = 1 - worker}, [&, times] {
           for (int i = 0; i < times; ++i) {
-            // Only once the reader waits, so that each read counts as a wait.
+            // Only once the reader waits again, so that each read counts as a wait.
             for (;;) {
               d.lock().lock();
               const bool waiting = d.has_waiters(detail::direction::read);
               d.lock().unlock();
-              if (waiting) break;
+              if (waiting && consumed == i) break;
               this_fiber::yield();
             }
             t.client.write_all(buffer(std::string_view("m")));
