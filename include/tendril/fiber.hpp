@@ -46,7 +46,7 @@ TENDRIL_API std::ostream& operator<<(std::ostream&, fiber_id);
 namespace detail {
 TENDRIL_API void apply_options(fiber_core*, const fiber_options&);
 TENDRIL_API void release_handle(fiber_core*) noexcept;
-TENDRIL_API void detach_core(fiber_core*) noexcept;
+TENDRIL_API void detach_core(fiber_core*);
 TENDRIL_API void join_core(fiber_core*, bool cancelable);
 TENDRIL_API void rethrow_from(fiber_core*);
 TENDRIL_API bool request_stop(fiber_core*) noexcept;
@@ -110,6 +110,8 @@ class [[nodiscard]] fiber {
   }
 
   /// Lets the fiber run on by itself; an exception that leaves it goes to the runtime's handler.
+  ///
+  /// \throws std::system_error  invalid_argument when not joinable
   void detach() {
     detail::detach_core(core_);
     core_ = nullptr;

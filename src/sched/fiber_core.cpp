@@ -155,10 +155,11 @@ void join_core(fiber_core* c, bool cancelable) {
   require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}), "fiber::join");
 }
 
-void detach_core(fiber_core* c) noexcept {
-  TENDRIL_CHECK(c != nullptr, "fiber::detach needs a joinable fiber");
+void detach_core(fiber_core* c) {
+  if (c == nullptr)
+    throw std::system_error(std::make_error_code(std::errc::invalid_argument), "fiber::detach: not joinable");
   if (c->done.install(detached_marker())) return;  // it frees itself
-  if (c->error()) scheduler_at(c->scheduler_index())->unhandled(c, std::move(c->error()));
+  if (c->error()) scheduler::unhandled(scheduler_at(c->scheduler_index()), c, std::move(c->error()));
   release_handle(c);
 }
 

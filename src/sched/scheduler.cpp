@@ -160,8 +160,12 @@ void scheduler::wake_worker(worker& w) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // as in announce_work()
   const std::uint64_t bit = std::uint64_t{1} << w.index();
   if ((sleepers_.load(std::memory_order_relaxed) & bit) == 0) return;
-  if ((sleepers_.fetch_and(~bit, std::memory_order_seq_cst) & bit) == 0) return;
-  searching_.fetch_add(1, std::memory_order_seq_cst);  // leave_sleep() counts on it
+  // Counted first: leave_sleep() takes the count over as soon as it finds its bit gone.
+  searching_.fetch_add(1, std::memory_order_seq_cst);
+  if ((sleepers_.fetch_and(~bit, std::memory_order_seq_cst) & bit) == 0) {
+    end_search(true);  // whoever announced meanwhile took this call for a searcher
+    return;
+  }
   wakeups_.fetch_add(1, std::memory_order_relaxed);
   w.wake();
 }
@@ -277,7 +281,7 @@ void scheduler::request_stop() noexcept {
   drained_.notify_all();  // drain_until() changes to looking again
 }
 
-void scheduler::unhandled(fiber_core* c, std::exception_ptr error) noexcept {
+void scheduler::unhandled(const scheduler* s, fiber_core* c, std::exception_ptr error) noexcept {
   if (c->stop_requested()) {
     try {
       std::rethrow_exception(error);
@@ -286,8 +290,8 @@ void scheduler::unhandled(fiber_core* c, std::exception_ptr error) noexcept {
     } catch (...) {
     }
   }
-  if (options_.on_unhandled_exception) {
-    options_.on_unhandled_exception(name_of(c), std::move(error));
+  if (s != nullptr && s->options_.on_unhandled_exception) {
+    s->options_.on_unhandled_exception(name_of(c), std::move(error));
     return;
   }
   const char* what = "an exception that is no std::exception";

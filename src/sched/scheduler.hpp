@@ -67,7 +67,8 @@ class scheduler {
   bool work_in_sight(const worker& w) const noexcept;
   bool exiting() const noexcept { return exiting_.load(std::memory_order_acquire); }
   bool others_running(const worker& w) const noexcept;
-  void unhandled(fiber_core* c, std::exception_ptr error) noexcept;
+  /// For what leaves a fiber that nobody joins. s == null: its runtime is gone.
+  static void unhandled(const scheduler* s, fiber_core* c, std::exception_ptr error) noexcept;
 
   const runtime_options& options() const noexcept { return options_; }
   unsigned size() const noexcept { return static_cast<unsigned>(workers_.size()); }

@@ -121,7 +121,7 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     error = std::current_exception();
   }
   if (error && self->done.holds(detached_marker())) {
-    this_worker()->owner_.unhandled(self, std::move(error));
+    scheduler::unhandled(&this_worker()->owner_, self, std::move(error));
     error = nullptr;
   }
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
@@ -188,21 +188,31 @@ void worker::yield_current(worker* w) noexcept {
 platform::next_context worker::end_current(worker* w) noexcept {
   fiber_core* const self = w->current_;
   fiber_frame* const frame = self->the_frame();
-  w->dead_slice_ = frame->slice;
-  w->dead_class_ = self->stack_class;
-  w->dead_context_ = self->ctx;
-  frame->~fiber_frame();
+  const unsigned stack_class = self->stack_class;
+  const context mine = self->ctx;
+  const bool failed = self->error() != nullptr;
   self->frame.store(nullptr, std::memory_order_relaxed);
-  // A plain store: who sets a stop bit at this moment sets it in vain either way.
-  self->flags.store(0, std::memory_order_relaxed);
-  w->counters_.finished.add();
-  if (self->done.holds(detached_marker())) {
-    free_ended_core(self, w);
-  } else if (waiter* const joiner = self->done.set(); joiner == detached_marker()) {
+  // What stays tells a later detach() whose the fiber was and whether it was asked to stop. A plain
+  // store: who sets a stop bit at this moment sets it in vain either way.
+  self->flags.store(self->flags.load(std::memory_order_relaxed) & ~flag::alive, std::memory_order_relaxed);
+  if (!failed) w->counters_.finished.add();
+  waiter* const joiner = self->done.holds(detached_marker()) ? detached_marker() : self->done.set();
+  if (joiner == detached_marker()) {
+    if (failed) {  // detached after fiber_main() had looked; the handler is user code and may switch
+      self->frame.store(frame, std::memory_order_relaxed);
+      scheduler::unhandled(&w->owner_, self, std::move(self->error()));
+      w = this_worker();
+      self->frame.store(nullptr, std::memory_order_relaxed);
+    }
     free_ended_core(self, w);
   } else if (joiner != nullptr) {
     unpark(joiner);
   }
+  if (failed) w->counters_.finished.add();
+  w->dead_slice_ = frame->slice;
+  w->dead_class_ = stack_class;
+  w->dead_context_ = mine;
+  frame->~fiber_frame();
   // The joiner may have freed the core by now: self is not touched below.
   fiber_core* const next = w->next_fiber();
   w->left_ = nullptr;
@@ -325,6 +335,10 @@ inline fiber_core* worker::take_lifo() noexcept {
   if (++picks_ >= fairness_interval) [[unlikely]] {
     picks_ = 0;
     lifo_theft_.store(false, std::memory_order_relaxed);
+    // In turn: each may be there all the time.
+    pinned_first_ = !pinned_first_;
+    if (pinned_first_)
+      if (fiber_core* const c = pop_pinned()) return c;
     if (fiber_core* const c = fresh_.pop_oldest()) return c;
     if (fiber_core* const c = pop_pinned()) return c;
   }

@@ -152,6 +152,7 @@ class alignas(cacheline_bytes) worker {
   int budget_ = housekeeping_interval;
   unsigned picks_ = 0;
   unsigned lifo_streak_ = 0;
+  bool pinned_first_ = false;
   thread_slots slots_;
   context scheduler_context_;
   context grave_;
