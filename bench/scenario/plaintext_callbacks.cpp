@@ -21,7 +21,6 @@ struct server {
   uv_loop_t loop;
   uv_tcp_t listener;
   plaintext::responder responder;
-  plaintext::responder::buffer out;
 };
 
 struct connection {
@@ -63,7 +62,8 @@ void on_read(uv_stream_t* stream, ssize_t n, const uv_buf_t*) {
   int requests = n < 0 ? plaintext::request_buffer::malformed : c.in.arrived(static_cast<std::size_t>(n));
   if (requests < 0) return close_connection(c);
   while (requests > 0) {
-    std::string_view bytes = c.owner->responder.render(requests, c.owner->out);
+    const plaintext::responder::batch batch = c.owner->responder.take(requests);
+    std::string_view bytes = batch.bytes();
     if (c.unsent.empty()) {
       const uv_buf_t buffer = uv_buf_init(const_cast<char*>(bytes.data()), static_cast<unsigned>(bytes.size()));
       const int sent = uv_try_write(stream, &buffer, 1);

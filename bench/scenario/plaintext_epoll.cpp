@@ -78,7 +78,8 @@ class epoll_server {
     int requests = c.in.arrived(static_cast<std::size_t>(n));
     if (requests < 0) return false;
     while (requests > 0) {
-      std::string_view bytes = responder_.render(requests, out_);
+      const plaintext::responder::batch batch = responder_.take(requests);
+      std::string_view bytes = batch.bytes();
       if (c.unsent.empty()) {
         const ssize_t sent = ::send(c.fd.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
         if (sent < 0 && errno != EAGAIN && errno != EINTR) return false;
@@ -101,7 +102,6 @@ class epoll_server {
   int listener_;
   unique_fd epoll_;
   plaintext::responder responder_;
-  plaintext::responder::buffer out_;
 };
 
 }  // namespace

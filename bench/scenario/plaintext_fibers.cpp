@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The subject of E7: a fiber per connection, written as one would write the thread. Buffers are
-// locals; the responder is shared, which is safe because the runtime has one worker and render() does
-// not wait.
+// The subject of E7: a fiber per connection, written as one would write the thread. The
+// buffer is a local; the responder is shared, which is safe because the runtime has one worker and
+// take() does not wait.
 
 #include "bench/scenario/plaintext_servers.hpp"
 #include "bench/scenario/variants.hpp"
@@ -21,7 +21,6 @@ namespace {
 
 void serve_connection(tendril::net::tcp_stream& stream, plaintext::responder& responder) {
   plaintext::request_buffer in;
-  plaintext::responder::buffer out;
   for (;;) {
     std::error_code ec;
     const std::size_t n = stream.read_some(tendril::buffer(in.space()), ec);
@@ -29,7 +28,8 @@ void serve_connection(tendril::net::tcp_stream& stream, plaintext::responder& re
     int requests = in.arrived(n);
     if (requests < 0) return;
     while (requests > 0) {
-      stream.write_all(tendril::buffer(responder.render(requests, out)), ec);
+      const plaintext::responder::batch batch = responder.take(requests);
+      stream.write_all(tendril::buffer(batch.bytes()), ec);
       if (ec) return;
     }
   }

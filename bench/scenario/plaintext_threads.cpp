@@ -26,7 +26,6 @@ bool send_all(int fd, std::string_view bytes) {
 void serve_connection(const unique_fd& fd) {
   plaintext::request_buffer in;
   plaintext::responder responder;
-  plaintext::responder::buffer out;
   for (;;) {
     const auto space = in.space();
     const ssize_t n = ::recv(fd.get(), space.data(), space.size(), 0);
@@ -34,7 +33,7 @@ void serve_connection(const unique_fd& fd) {
     int requests = in.arrived(static_cast<std::size_t>(n));
     if (requests < 0) return;
     while (requests > 0)
-      if (!send_all(fd.get(), responder.render(requests, out))) return;
+      if (!send_all(fd.get(), responder.take(requests).bytes())) return;
   }
 }
 

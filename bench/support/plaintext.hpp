@@ -12,8 +12,10 @@
 #include <cstddef>
 #include <cstring>
 #include <ctime>
+#include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace bench::plaintext {
 
@@ -53,42 +55,69 @@ class request_buffer {
   std::size_t used_ = 0;
 };
 
-/// Renders responses. The Date header changes once a second, so a batch is kept rendered and copied
-/// out; the copy is what lets a server that waits in the middle of a write keep its bytes. One
-/// responder per thread.
+/// Responses, ready to be sent. The Date header changes once a second, so a block of identical
+/// responses is rendered once a second and everybody sends from it, without a copy. A batch pins its
+/// block: a server that waits in the middle of a write keeps its bytes while the clock moves on.
+///
+/// \threads one; a responder outlives its batches
 class responder {
  public:
   static constexpr std::size_t max_batch = 32;
-  static constexpr std::size_t max_bytes = max_batch * 160;
-  using buffer = std::array<char, max_bytes>;
 
-  /// Fills `out` with min(count, max_batch) responses, subtracts them from `count`.
-  std::string_view render(int& count, buffer& out) noexcept {
+ private:
+  struct block {
+    std::array<char, max_batch * 160> bytes;
+    std::size_t one = 0;
+    unsigned pins = 0;
+  };
+
+ public:
+  class batch {
+   public:
+    batch(const batch&) = delete;
+    batch& operator=(const batch&) = delete;
+    ~batch() { --block_.pins; }
+    std::string_view bytes() const noexcept { return {block_.bytes.data(), count_ * block_.one}; }
+
+   private:
+    friend class responder;
+    batch(block& b, std::size_t count) noexcept : block_(b), count_(count) { ++block_.pins; }
+    block& block_;
+    std::size_t count_;
+  };
+
+  /// min(count, max_batch) responses; subtracts them from `count`.
+  batch take(int& count) {
     timespec now{};
     ::clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    if (now.tv_sec != second_) prepare(now.tv_sec);
+    if (now.tv_sec != second_) render(now.tv_sec);
     const std::size_t n = std::min<std::size_t>(static_cast<std::size_t>(count), max_batch);
     count -= static_cast<int>(n);
-    std::memcpy(out.data(), batch_.data(), n * one_);
-    return {out.data(), n * one_};
+    return batch(*current_, n);
   }
 
  private:
-  void prepare(std::time_t second) noexcept {
+  void render(std::time_t second) {
+    current_ = nullptr;
+    for (const auto& b : blocks_)
+      if (b->pins == 0) current_ = b.get();
+    if (current_ == nullptr) current_ = blocks_.emplace_back(std::make_unique<block>()).get();
     second_ = second;
+
     std::tm parts{};
     ::gmtime_r(&second, &parts);
     constexpr std::string_view before = "HTTP/1.1 200 OK\r\nServer: bench\r\nDate: ";
     constexpr std::string_view after = "\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
-    char* p = std::copy(before.begin(), before.end(), batch_.data());
+    char* const start = current_->bytes.data();
+    char* p = std::copy(before.begin(), before.end(), start);
     p += std::strftime(p, 64, "%a, %d %b %Y %H:%M:%S GMT", &parts);
     p = std::copy(after.begin(), after.end(), p);
-    one_ = static_cast<std::size_t>(p - batch_.data());
-    for (std::size_t i = 1; i < max_batch; ++i) std::memcpy(batch_.data() + i * one_, batch_.data(), one_);
+    current_->one = static_cast<std::size_t>(p - start);
+    for (std::size_t i = 1; i < max_batch; ++i) std::memcpy(start + i * current_->one, start, current_->one);
   }
 
-  std::array<char, max_bytes> batch_;
-  std::size_t one_ = 0;
+  std::vector<std::unique_ptr<block>> blocks_;
+  block* current_ = nullptr;
   std::time_t second_ = -1;
 };
 
