@@ -17,9 +17,9 @@ std::string_view std_view(beast::string_view text) noexcept { return {text.data(
 /// line decides which: it is not consumed before it is whole and right.
 bool names_some_version(std::string_view bytes) noexcept {
   const std::string_view line = bytes.substr(0, bytes.find('\r'));
-  const std::size_t space = line.rfind(' ');
-  if (space == line.npos) return false;
-  const std::string_view version = line.substr(space + 1);
+  const std::size_t target_end = line.find(' ', line.find(' ') + 1);
+  if (target_end == line.npos) return false;
+  const std::string_view version = line.substr(target_end + 1);
   const auto digit = [](char c) { return c >= '0' && c <= '9'; };
   return version.size() == 8 && version.starts_with("HTTP/") && digit(version[5]) &&
          version[6] == '.' && digit(version[7]);
