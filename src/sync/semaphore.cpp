@@ -45,6 +45,7 @@ void semaphore_core::release_slow(std::ptrdiff_t n) noexcept {
     if (waiters_.empty()) state_.fetch_and(~std::ptrdiff_t{1}, std::memory_order_relaxed);
     lock_.unlock();
     batch.unpark_all();
+    if (n == 0) return;  // the last was handed over: whoever got it may have destroyed us
     std::ptrdiff_t s = state_.load(std::memory_order_relaxed);
     while (n != 0 && (s & 1) == 0) {
       if (state_.compare_exchange_weak(s, s + 2 * n, std::memory_order_release,
