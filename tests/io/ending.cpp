@@ -2,6 +2,7 @@
 //
 // How operations end that cannot go on: deadlines, cancellation, close; and that a descriptor's number
 // never leads to another's file.
+#include <tendril/detail/sanitizers.hpp>
 #include <tendril/fiber.hpp>
 #include <tendril/net.hpp>
 
@@ -410,7 +411,9 @@ TEST_SUITE("io registration") {
   }
 }
 
-TEST_SUITE("io exhaustion") {
+// Not with the sanitizers: their check of a virtual call asks the kernel through a pipe, which cannot be
+// made when descriptors have run out, and so takes every object for invalid.
+TEST_SUITE("io exhaustion" * doctest::skip(TENDRIL_ASAN != 0)) {
   TEST_CASE("without descriptors accept waits, says so once, and goes on") {
     for (const poller_kind kind : {poller_kind::native, poller_kind::portable}) {
       const pid_t child = ::fork();
