@@ -6,7 +6,9 @@
 // Does not show: fibers that live long enough to need a stack each: a Tendril fiber gets its stack
 // when it first runs, so one worker runs the whole batch on a few warm ones, while Boost.Fiber makes
 // the stack at the start and touches it, a million times 8 KiB. With two workers the figure depends
-// on whether the second one gets to steal: it is noisy.
+// on whether the second one gets to steal: it is noisy. Nor does the median show the first batch of a
+// process, which has to get the memory of a million control blocks from the system: that is the first
+// repetition of spawn_batch, in --benchmark_out.
 #include "bench/micro/boost_fibers.hpp"
 #include "bench/micro/harness.hpp"
 #include "bench/micro/std_threads.hpp"
