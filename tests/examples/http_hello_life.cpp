@@ -25,6 +25,14 @@ using examples::hello_request;
 using examples::http_response;
 using examples::program;
 
+// UBSan's check of vptrs looks at objects through a pipe: without descriptors it finds every object
+// broken, whoever's it is.
+#ifdef EXAMPLES_HAVE_UBSAN
+constexpr bool needs_descriptors = true;
+#else
+constexpr bool needs_descriptors = false;
+#endif
+
 /// http_hello on a free port.
 struct server {
   explicit server(std::vector<std::string> options = {}, examples::launch_options how = {})
@@ -244,7 +252,7 @@ TEST_SUITE("http_hello end") {
 }
 
 TEST_SUITE("http_hello load") {
-  TEST_CASE("running out of descriptors is survived") {
+  TEST_CASE("running out of descriptors is survived" * doctest::skip(needs_descriptors)) {
     server s({"--workers", "2"}, {.descriptors = 40});
     std::vector<client> clients;
     for (int i = 0; i != 60; ++i) clients.emplace_back(s.port);
