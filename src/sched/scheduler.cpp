@@ -235,7 +235,7 @@ std::uint64_t scheduler::alive() const noexcept {
   // Finished first: spawned >= finished at any moment, so equality of a later spawned with an earlier
   // finished means that at the moment in between nothing was alive.
   std::uint64_t finished = 0;
-  for (const auto& w : workers_) finished += w->counters().finished.get();
+  for (const auto& w : workers_) finished += w->counters().finished.observe();
   std::atomic_thread_fence(std::memory_order_seq_cst);
   std::uint64_t spawned = spawned_outside_.load(std::memory_order_seq_cst);
   for (const auto& w : workers_) spawned += w->counters().spawned.get();
@@ -313,7 +313,7 @@ runtime_stats scheduler::stats() const {
   s.workers = worker_count_;
   for (const auto& w : workers_) {
     const worker_counters& c = w->counters();
-    s.fibers_finished += c.finished.get();
+    s.fibers_finished += c.finished.observe();
     s.switches += c.switches.get();
     s.steals += c.steals.get();
     s.polls += c.polls.get();

@@ -195,7 +195,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
   // What stays tells a later detach() whose the fiber was and whether it was asked to stop. A plain
   // store: who sets a stop bit at this moment sets it in vain either way.
   self->flags.store(self->flags.load(std::memory_order_relaxed) & ~flag::alive, std::memory_order_relaxed);
-  if (!failed) w->counters_.finished.add();
+  if (!failed) w->counters_.finished.publish();
   waiter* const joiner = self->done.holds(detached_marker()) ? detached_marker() : self->done.set();
   if (joiner == detached_marker()) {
     if (failed) {  // detached after fiber_main() had looked; the handler is user code and may switch
@@ -208,7 +208,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
   } else if (joiner != nullptr) {
     unpark(joiner);
   }
-  if (failed) w->counters_.finished.add();
+  if (failed) w->counters_.finished.publish();
   w->dead_slice_ = frame->slice;
   w->dead_class_ = stack_class;
   w->dead_context_ = mine;
