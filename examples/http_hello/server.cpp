@@ -7,7 +7,6 @@
 #include <tendril/scope.hpp>
 
 #include <csignal>
-#include <initializer_list>
 #include <iostream>
 #include <new>
 #include <optional>
@@ -49,7 +48,8 @@ void accept_connections(tendril::net::tcp_listener& listener, tendril::task_scop
 
 void serve(const options& chosen) {
   // Before listening: whoever knows that we listen may send a signal.
-  std::optional<tendril::signal_set> stop_signals(std::in_place, std::initializer_list{SIGTERM, SIGINT});
+  std::optional<tendril::signal_set> stop_signals;
+  stop_signals.emplace({SIGTERM, SIGINT});
 
   tendril::net::tcp_listener listener(chosen.address);
   // Accepting goes on by itself when descriptors become free; the operator should know all the same.
