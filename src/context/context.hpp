@@ -48,10 +48,7 @@ struct context {
   void prefetch() const noexcept {
     const auto* const top = static_cast<const char*>(
         std::atomic_ref(const_cast<void*&>(sp)).load(std::memory_order_relaxed));
-    __builtin_prefetch(top, 1);
-    __builtin_prefetch(top + 64, 1);
-    __builtin_prefetch(top + 128, 1);
-    __builtin_prefetch(top + 192, 1);
+    for (int line = 0; line != 6; ++line) __builtin_prefetch(top + line * 64, 1);
   }
 
   /// Describes the thread that calls it, which will be switched away from and come back.

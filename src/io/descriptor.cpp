@@ -133,10 +133,17 @@ void descriptor::wake_one(direction d) noexcept {
   {
     std::lock_guard hold(lock_);
     side& s = side_of(d);
-    if (wait_node* node = s.waiters.pop_front()) who = complete(*node);
-    if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+    // The token goes to the waiter, unless another took it meanwhile: that one gives it back in turn.
+    if (!s.waiters.empty() && (s.state.fetch_and(~ready, std::memory_order_acq_rel) & ready) != 0)
+      who = hand_over(s);
+    else if (s.waiters.empty())
+      s.state.fetch_and(~waiting, std::memory_order_relaxed);
   }
   if (who != nullptr) unpark(who);
+}
+
+waiter* descriptor::hand_over(side& s) noexcept {
+  return complete(*s.waiters.pop_front());  // `waiting` stays: the next wait finds it set
 }
 
 void descriptor::deliver(std::uint32_t generation, bool readable, bool writable, bool hangup) noexcept {
@@ -153,9 +160,14 @@ void descriptor::deliver(std::uint32_t generation, bool readable, bool writable,
     for (unsigned i = 0; i < 2; ++i) {
       if (!is_ready[i]) continue;
       side& s = sides_[i];
-      if ((s.state.fetch_or(ready, std::memory_order_acq_rel) & waiting) == 0) continue;
-      if (wait_node* node = s.waiters.pop_front()) who[i] = complete(*node);
-      if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+      // The token is there already and nobody waits: nothing to tell. Whoever takes that token makes
+      // its system call afterwards, and finds what this event is about. (Writability comes along with
+      // every event; without this look it would cost a locked operation each time.)
+      if (s.state.load(std::memory_order_acquire) == ready) continue;
+      if (!s.waiters.empty())
+        who[i] = hand_over(s);
+      else
+        s.state.fetch_or(ready, std::memory_order_acq_rel);
     }
   }
   for (waiter* w : who)
@@ -240,9 +252,13 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
     lock_.unlock();
     return from_errno(error);
   }
-  // Invariant 6: one read-modify-write announces us and looks for a token.
-  if ((s.state.fetch_or(waiting, std::memory_order_acq_rel) & ready) != 0) {
-    if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
+  // Invariant 6. Where `waiting` is set already, whoever gives a token from here on comes to the lock;
+  // where it is not, one read-modify-write announces us and looks for a token.
+  std::uint32_t state = s.state.load(std::memory_order_acquire);
+  if ((state & waiting) == 0) state = s.state.fetch_or(waiting, std::memory_order_acq_rel);
+  while ((state & ready) != 0) {
+    state = s.state.fetch_and(~ready, std::memory_order_acq_rel);
+    if ((state & ready) == 0) break;  // another took it
     lock_.unlock();
     return {};
   }
@@ -253,11 +269,10 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   else
     s.waiters.push_back(node);
   home_->arm(*this, d);
-  io_loop& counted = io_loop::here();
-  counted.add_pending();
+  io_loop::here().add_pending();
   const outcome result =
       wait_locked(lock_, s.waiters, node, {.deadline = deadline, .reason = reason});
-  counted.remove_pending();  // the worker we parked on; it outlives its runtime's fibers
+  io_loop::here().remove_pending();  // perhaps another loop by now
   if (result == outcome::signalled) return {};
   if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
   return to_error(result);
@@ -280,7 +295,8 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);
-    // An event: the token stays for when the pause is over.
+    // An event: the token is put down, for when the pause is over.
+    s.state.fetch_or(ready, std::memory_order_acq_rel);
   }
 }
 
@@ -364,6 +380,13 @@ descriptor* find_descriptor(int fd) noexcept {
   if (fd < 0 || number >= chunk_count * chunk_entries) return nullptr;
   chunk* c = chunks[number >> chunk_bits].load(std::memory_order_acquire);
   return c != nullptr ? &(*c)[number & (chunk_entries - 1)] : nullptr;
+}
+
+void prefetch_descriptor(int fd) noexcept {
+  if (const descriptor* const d = find_descriptor(fd)) {
+    __builtin_prefetch(d, 1);
+    __builtin_prefetch(reinterpret_cast<const char*>(d) + 64, 1);
+  }
 }
 
 descriptor_ref adopt_descriptor(int fd, descriptor_kind kind) {

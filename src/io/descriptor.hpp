@@ -17,19 +17,22 @@
 // Each direction has a state of two bits:
 //
 //     ready     a *token*: a system call may find something to do. Who wants to try takes it.
-//     waiting   somebody is in the list (may be set with an empty list; never clear with a full one)
+//     waiting   somebody may be in the list: never clear with a full one. Set by the first wait, cleared by
+//               a giver that finds the list empty, so that waiting again and again costs nothing.
 //
 //  3. The token is given back unless the call has *drained* the direction: EAGAIN, or by the short-read
 //     rule. An event gives it, too. So without the token there is either nothing to do, or another is
 //     trying right now and will give it back: parking without a system call is safe.
 //  4. Short-read rule: on a stream socket a read that returned less than asked for has drained it. Not
 //     after a hangup has been seen: the end of the stream causes no further event.
-//  5. Who gives the token while `waiting` is set wakes one waiter, which takes the token, and on giving
-//     it back wakes the next: many accepting fibers are not all woken for one connection.
-//  6. A waiter sets `waiting` under the lock, sees in the same read-modify-write that there is no token,
-//     and is in the list when the lock is released (wait_locked). The giver's fetch_or comes before: the
-//     waiter sees the token; or after: the giver sees `waiting` and takes the lock. One word, one order:
-//     no wake-up is lost.
+//  5. Who has a token to give while somebody waits hands it to one waiter, and that one on giving it
+//     back to the next: many accepting fibers are not all woken for one connection. A token that is
+//     handed over is not put down in between. One too many (an event while another was trying, a
+//     changed deadline) costs a system call that finds nothing.
+//  6. A waiter sets `waiting` under the lock (or finds it set), sees then that there is no token, and is
+//     in the list when the lock is released (wait_locked). The giver's fetch_or comes before: the waiter
+//     sees the token; or after: the giver sees `waiting` and takes the lock. One word, one order: no
+//     wake-up is lost. `waiting` is cleared under the lock only.
 //
 // A thread that is no fiber neither takes tokens nor registers: it calls, and blocks in poll(2) on the
 // descriptor and on a pipe of its own through which close() and changed deadlines wake it. Its reads
@@ -91,7 +94,8 @@ class alignas(64) descriptor {
     return kind_ == descriptor_kind::stream && !hangup_.load(std::memory_order_acquire);
   }
 
-  /// Parks the calling fiber until the direction may be worth a try. An empty code: try again.
+  /// Parks the calling fiber until the direction may be worth a try. An empty code: the caller holds the
+  /// token, try again.
   /// Precondition: entered. `retried`: the caller was woken before and found the token gone.
   ///
   /// \switch yes
@@ -175,6 +179,8 @@ class alignas(64) descriptor {
     return static_cast<std::uint32_t>(word >> 32) == generation && (word & closing_bit) == 0;
   }
   void wake_one(direction d) noexcept;
+  /// Under the lock, with somebody in the list: completes the first with the caller's token.
+  static waiter* hand_over(side& s) noexcept;
   int attach_here() noexcept;
   /// Sets closing; false when that has happened before. The caller has entered as by enter().
   bool begin_close(std::uint32_t generation, std::uint64_t bits) noexcept;
@@ -196,6 +202,9 @@ class alignas(64) descriptor {
 
 /// The entry of a number that has been adopted once; else null.
 descriptor* find_descriptor(int fd) noexcept;
+
+/// Brings the entry of a number into the cache.
+void prefetch_descriptor(int fd) noexcept;
 
 /// Puts an open descriptor under the table's care.
 ///

@@ -69,8 +69,10 @@ class io_loop : public poller {
     return owner_.load(std::memory_order_relaxed) == thread_id();
   }
 
-  void add_pending() noexcept { pending_.fetch_add(1, std::memory_order_relaxed); }
-  void remove_pending() noexcept { pending_.fetch_sub(1, std::memory_order_relaxed); }
+  /// Owner only, each on the loop where it happens: a wait may begin on one and end on another, so a
+  /// single loop's difference means nothing, and their sum is right. No locked operation.
+  void add_pending() noexcept { change_pending(1); }
+  void remove_pending() noexcept { change_pending(static_cast<std::size_t>(-1)); }
   std::size_t pending() const noexcept final { return pending_.load(std::memory_order_relaxed); }
 
   bool has_sources() const noexcept override {
@@ -97,6 +99,10 @@ class io_loop : public poller {
   void become_owner() noexcept { owner_.store(thread_id(), std::memory_order_relaxed); }
 
   static const void* thread_id() noexcept;
+
+  void change_pending(std::size_t by) noexcept {
+    pending_.store(pending_.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+  }
 
   uv_loop_t uv_{};
   bool touched_ = true;  // the loop's own handles want a first run

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "io/address.hpp"
+#include "platform/socket_calls.hpp"
 
 // Every function here must stay out of line, see the header.
 #define TENDRIL_OUT_OF_LINE [[gnu::noinline]]
@@ -26,13 +27,20 @@ long uninterrupted(Call call) noexcept {
 }  // namespace
 
 TENDRIL_OUT_OF_LINE attempt sys_receive(int fd, void* to, std::size_t bytes) noexcept {
-  const long n = uninterrupted([&] { return ::recv(fd, to, bytes, MSG_DONTWAIT); });
+  long n;
+  do {
+    n = platform::receive_now(fd, to, bytes);
+  } while (n == -EINTR);
   // 0 is the end of the stream, and stays: not drained, the next read shall find it again.
   return {n, n > 0 && static_cast<std::size_t>(n) < bytes};
 }
 
 TENDRIL_OUT_OF_LINE attempt sys_send(int fd, const void* from, std::size_t bytes) noexcept {
-  return {uninterrupted([&] { return ::send(fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL); })};
+  long n;
+  do {
+    n = platform::send_now(fd, from, bytes);
+  } while (n == -EINTR);
+  return {n};
 }
 
 TENDRIL_OUT_OF_LINE attempt sys_send_vector(int fd, const iovec* parts, std::size_t count) noexcept {

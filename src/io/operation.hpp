@@ -84,20 +84,29 @@ class operation {
   /// \switch yes, when it has to wait
   template <class Call>
   long run(Call&& call) {
+    bool holds_token = false;
     for (bool retried = false;; retried = true) {
-      if (!fiber_ || use_->take_token(way_)) {
+      // Sends mostly succeed, so the first one is made without a token: it can only find out more than
+      // a token would say, and takes nothing away from others.
+      const bool unguarded = !fiber_ || (way_ == direction::write && !pressed_);
+      if (unguarded || holds_token || use_->take_token(way_)) {
         const attempt a = call();
         if (a.value != -EAGAIN) {
           // See descriptor.hpp, 3 and 4: who drained it keeps the token.
-          if (fiber_ && !(a.partial && use_->may_have_drained())) use_->give_token(way_);
+          if (!unguarded && !(a.partial && use_->may_have_drained())) use_->give_token(way_);
           if (a.value < 0) ec_ = std::error_code(static_cast<int>(-a.value), std::system_category());
           return a.value;
+        }
+        if (unguarded && fiber_) {
+          pressed_ = true;
+          continue;
         }
       }
       const time_point deadline = use_->deadline_of(way_, begun_);
       ec_ = fiber_ ? use_->wait(generation(), way_, deadline, retried, reason_)
                    : use_->block(generation(), way_, deadline);
       if (ec_) return -1;
+      holds_token = fiber_;
       waited_ = true;
     }
   }
@@ -107,6 +116,7 @@ class operation {
   direction way_;
   bool fiber_ = false;
   bool waited_ = false;
+  bool pressed_ = false;  ///< a send would have blocked
   const char* reason_;
   time_point begun_{};
   std::error_code& ec_;

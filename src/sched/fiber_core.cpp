@@ -62,6 +62,7 @@ void free_core(fiber_core* c, worker* w) noexcept {
   }
   c->stack_class = stack_class_default;
   c->affinity = -1;
+  c->shields = 0;
   if (w != nullptr)
     w->cores().put(c);
   else

@@ -32,6 +32,7 @@
 #include <tendril/fiber.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -54,6 +55,7 @@ class waiter {
   kind what;
   std::uint8_t stack_class = 0xFF;  ///< a size class, or stack_class_default
   std::int8_t affinity = -1;
+  std::uint8_t shields = 0;  ///< depth of uncancelable scopes; its own flow of control alone
 
  protected:
   explicit waiter(kind k) noexcept : what(k) {}
@@ -80,18 +82,18 @@ struct unpark_on_stop {
   void operator()() const noexcept { unpark(who); }
 };
 
-/// See waiting.hpp. One per waiter, outside its stack.
+/// See waiting.hpp. One per waiter, outside its stack. The first cache line is all that a wait without a
+/// deadline touches: with a thousand connections every line is a miss.
 struct wait_block {
   wait_node node;
+  time_point ambient_deadline = no_deadline;  ///< of the innermost deadline_scope; inherited by what is called
+  std::atomic<const char*> reason{nullptr};   ///< what it waits for; read by dumps
+
   wait_timer timer;
-  worker* timer_home = nullptr;  ///< whose wheel the timer is in
   std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
   alignas(16) std::byte cell[own_cell_bytes];
-
-  // Ambient state of cancellation, inherited by what the flow of control calls.
-  time_point ambient_deadline = no_deadline;
-  unsigned shields = 0;
 };
+static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(std::atomic<const char*>) <= cacheline_bytes);
 
 /// Rare attributes, allocated when first needed.
 struct fiber_extras {
@@ -109,11 +111,9 @@ struct fiber_extras {
 struct fiber_frame {
   explicit fiber_frame(fiber_core* c, stack_slice s) noexcept : core(c), slice(s) {}
 
+  wait_block block;  ///< first, and the frame is aligned to a cache line
   fiber_core* core;
   stack_slice slice;
-  std::atomic<const char*> reason{nullptr};  ///< what it waits for; read by dumps
-  unsigned uninterrupted = 0;                ///< I/O operations since it last let others run
-  wait_block block;
 };
 
 struct alignas(cacheline_bytes) fiber_core : waiter {

@@ -26,8 +26,9 @@ class poller {
   /// Makes a poll that blocks, or the next one, return. Any thread; async-signal-safe.
   virtual void wake() noexcept = 0;
 
-  /// Things that may still produce an event: parked reads and writes, pool work, resolves, signals.
-  /// Zero: no event of this poller can wake a fiber. Any thread; a snapshot.
+  /// Things that may still produce an event: parked reads and writes, pool work, resolves, signals. To
+  /// be added up, modulo 2^64, over all pollers of a runtime: a wait may begin on one worker and end on
+  /// another. A sum of zero: no event can wake a fiber. Any thread; a snapshot.
   virtual std::size_t pending() const noexcept = 0;
 
   /// False while a non-blocking poll would be wasted: nothing is registered. Owner thread only.

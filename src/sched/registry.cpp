@@ -94,7 +94,7 @@ std::string list_fibers(const scheduler& s) {
           out.text << "not started\n";
         else if (!c.park.looks_parked())
           out.text << "runnable or running\n";
-        else if (const char* reason = f->reason.load(std::memory_order_relaxed))
+        else if (const char* reason = f->block.reason.load(std::memory_order_relaxed))
           out.text << "parked in " << reason << '\n';
         else
           out.text << "parked\n";

@@ -377,8 +377,12 @@ void scheduler::look_for_deadlock() noexcept {
   seen_epoch_ = epoch;
   quiet_looks_ = quiet ? quiet_looks_ + 1 : 0;
   if (!quiet || deadlock_reported_ || monitor_period * quiet_looks_ < options_.deadlock_grace) return;
-  for (const auto& w : workers_)
-    if (w->pending_timers() != 0 || w->events().pending() != 0 || w->has_queued_work()) return;
+  std::size_t pending = 0;
+  for (const auto& w : workers_) {
+    if (w->pending_timers() != 0 || w->has_queued_work()) return;
+    pending += w->events().pending();
+  }
+  if (pending != 0) return;
   if (alive() == 0 || !all_asleep()) return;
   deadlock_reported_ = true;
   const std::string text =

@@ -39,7 +39,7 @@ thread_waiter& this_thread_waiter() {
       h.mine = new thread_waiter;
     }
     h.mine->wait.ambient_deadline = no_deadline;
-    h.mine->wait.shields = 0;
+    h.mine->shields = 0;
   }
   return *h.mine;
 }

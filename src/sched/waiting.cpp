@@ -17,12 +17,12 @@ namespace {
 /// Why a wait that has not been signalled should end now; `waiting` when it should not.
 outcome reason_to_give_up(const waiter* self, const wait_block& block, const wait_options& o) noexcept {
   if (o.cancelable) {
-    if (block.shields == 0 && self->what == waiter::kind::fiber &&
+    if (self->shields == 0 && self->what == waiter::kind::fiber &&
         (self->flags.load(std::memory_order_acquire) & flag::stop_requested) != 0)
       return outcome::canceled;
     if (o.stop != nullptr && o.stop->stop_requested()) return outcome::canceled;
   }
-  const bool ambient = o.cancelable && block.shields == 0 && block.ambient_deadline != no_deadline;
+  const bool ambient = o.cancelable && self->shields == 0 && block.ambient_deadline != no_deadline;
   if (o.deadline == no_deadline && !ambient) [[likely]] return outcome::waiting;
   const time_point now = clock::now();
   if (now >= o.deadline) return outcome::timed_out;
@@ -34,22 +34,19 @@ class wait_setup {
  public:
   wait_setup(waiter* self, wait_block& block, const wait_options& o) : self_(self), block_(block) {
     deadline_ = o.deadline;
-    if (o.cancelable && block.shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
+    if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
     if (o.stop != nullptr && o.stop->stop_possible()) {
       block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
       has_callback_ = true;
     }
     if (deadline_ != no_deadline && self->what == waiter::kind::fiber) {
-      worker* const w = this_worker();
+      timer_home_ = this_worker();
       block.timer.who = self;
-      block.timer_home = w;
-      w->arm_timer(block.timer, deadline_);
-    } else {
-      block.timer_home = nullptr;
+      timer_home_->arm_timer(block.timer, deadline_);
     }
   }
   ~wait_setup() {
-    if (block_.timer_home != nullptr) block_.timer_home->cancel_timer(block_.timer);
+    if (timer_home_ != nullptr) timer_home_->cancel_timer(block_.timer);
     if (has_callback_) block_.stop_callback.reset();
   }
   wait_setup(const wait_setup&) = delete;
@@ -58,8 +55,7 @@ class wait_setup {
   /// Until the next unpark.
   void park(const char* reason) {
     if (self_->what == waiter::kind::fiber) {
-      auto* const core = static_cast<fiber_core*>(self_);
-      core->the_frame()->reason.store(reason, std::memory_order_relaxed);
+      block_.reason.store(reason, std::memory_order_relaxed);
       worker::park_current(this_worker());
     } else {
       static_cast<thread_waiter*>(self_)->block(deadline_);
@@ -70,6 +66,7 @@ class wait_setup {
   waiter* self_;
   wait_block& block_;
   time_point deadline_;
+  worker* timer_home_ = nullptr;  ///< whose wheel the timer is in: on this stack, for the waiter alone
   bool has_callback_ = false;
 };
 
@@ -178,7 +175,7 @@ void throw_outcome(outcome result, const char* what) { throw std::system_error(t
 
 time_point ambient_deadline() noexcept { return block_of(current_waiter()).ambient_deadline; }
 void set_ambient_deadline(time_point t) noexcept { block_of(current_waiter()).ambient_deadline = t; }
-unsigned enter_shield() noexcept { return ++block_of(current_waiter()).shields; }
-void leave_shield() noexcept { --block_of(current_waiter()).shields; }
+unsigned enter_shield() noexcept { return ++current_waiter()->shields; }
+void leave_shield() noexcept { --current_waiter()->shields; }
 
 }  // namespace tendril::detail

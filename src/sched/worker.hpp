@@ -121,6 +121,7 @@ class alignas(cacheline_bytes) worker {
   static constexpr std::size_t ring_capacity = 2048;
   static constexpr std::chrono::microseconds poll_interval{20};
   static constexpr std::chrono::microseconds spin_time{10};
+  static constexpr std::chrono::seconds trim_after{1};
 
   void thread_main();
   void run_fiber(fiber_core* c) noexcept;
@@ -178,6 +179,7 @@ class alignas(cacheline_bytes) worker {
   stack_cache stacks_;
   std::uint64_t next_id_ = 0;
   std::uint64_t last_id_ = 0;
+  bool trimming_ = false;   ///< idle for long enough to give stacks back
   bool searching_ = false;  ///< counted in the scheduler's searching_
 
   /// Holds the wheel, unless nobody else can reach it.

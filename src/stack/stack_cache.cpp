@@ -60,8 +60,15 @@ void stack_cache::trim() noexcept {
 }
 
 void stack_cache::trim_to_watermark() noexcept {
-  // An eighth more than necessary, so that the next releases do not come here again.
-  const std::ptrdiff_t enough = watermark_ / 8;
+  // A portion more than necessary, so that the next release does not come here again.
+  give_back(std::min(portion_bytes, watermark_ / 8));
+}
+
+void stack_cache::trim_portion() noexcept {
+  give_back(std::min(room_ + portion_bytes, watermark_ - kept_bytes()));
+}
+
+void stack_cache::give_back(std::ptrdiff_t enough) noexcept {
   while (room_ < enough) {
     unsigned most = 0;
     std::size_t most_bytes = 0;

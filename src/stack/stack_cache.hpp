@@ -39,7 +39,7 @@ namespace tendril::detail {
 
 class stack_cache {
  public:
-  static constexpr std::size_t default_watermark = std::size_t{64} << 20;
+  static constexpr std::size_t default_watermark = std::size_t{4} << 30;
 
   explicit stack_cache(stack_source& source, std::size_t watermark = default_watermark) noexcept;
   /// Gives everything back.
@@ -78,8 +78,13 @@ class stack_cache {
     if (room_ < 0) [[unlikely]] trim_to_watermark();
   }
 
-  /// Gives the memory of all warm slices back, for a worker that goes to sleep for long.
+  /// Gives the memory of all warm slices back.
   void trim() noexcept;
+
+  /// For a worker that has had nothing to do for a while: whether more is kept warm than a worker at
+  /// rest should hold (1/64 of the watermark), and giving some of that back, half a millisecond's worth.
+  bool worth_trimming() const noexcept { return room_ < watermark_ - kept_bytes(); }
+  void trim_portion() noexcept;
 
  private:
   friend class stack_source;
@@ -103,7 +108,11 @@ class stack_cache {
                 std::memory_order_relaxed);
   }
 
+  static constexpr std::ptrdiff_t portion_bytes = std::ptrdiff_t{64} << 20;  // 1,024 stacks of 64 KiB
+  std::ptrdiff_t kept_bytes() const noexcept { return watermark_ / 64; }
+
   stack_slice acquire_cold(unsigned size_class) noexcept;
+  void give_back(std::ptrdiff_t enough) noexcept;
   void trim_to_watermark() noexcept;
   /// Moves warm slices of the class to the source until there is `room`; at most a batch.
   void give_batch(unsigned size_class, std::ptrdiff_t room) noexcept;
