@@ -5,8 +5,8 @@
 //
 // A switch preserves what the ABI makes callee-saved: the registers, the control bits of the
 // floating-point units. The *sticky* exception flags of MXCSR are not callee-saved and are left
-// alone, because loading a changed MXCSR stalls the pipeline: one fiber that had an inexact result
-// would make every switch many times slower.
+// alone, because on many processors loading a changed MXCSR stalls the pipeline: one fiber that had an
+// inexact result would make every switch many times slower.
 #pragma once
 
 namespace tendril::platform {
