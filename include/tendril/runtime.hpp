@@ -56,10 +56,10 @@ struct runtime_options {
   /// parked fibers are reported. Threads outside the runtime may still wake them: the report says so.
   std::chrono::nanoseconds deadlock_grace = std::chrono::seconds(1);
   poller_kind poller = poller_kind::native;
-  /// Stacks of ended fibers that a busy worker keeps for the next ones, in bytes of address space (65,536
+  /// Stacks of ended fibers that a busy worker keeps for the next ones, in bytes of address space (131,072
   /// of the default size, which typically hold one page each). A worker that is idle for a second gives
   /// all but 1/64 of it back to the system.
-  std::size_t warm_stack_bytes = std::size_t{4} << 30;
+  std::size_t warm_stack_bytes = std::size_t{8} << 30;
   /// Called with the exception that left a spawned fiber, on that fiber, before it ends.
   /// Empty: print the fiber's name and the exception to stderr and terminate.
   std::function<void(std::string_view fiber_name, std::exception_ptr)> on_unhandled_exception = {};

@@ -486,6 +486,15 @@ void worker::expire_timers(time_point now) noexcept {
 }
 
 void worker::arm_timer(wait_timer& t, time_point deadline) noexcept {
+  // Long waits may end a little later (never earlier), so that those that end at about the same time share
+  // one wake-up of the worker: up to 1 ms from 128 ms on, as fine as other runtimes' clocks are. The time
+  // of the last poll is near enough to now for this.
+  using namespace std::chrono;
+  constexpr nanoseconds slack{1 << 20};
+  if (deadline - last_poll_ >= 128 * slack && deadline < no_deadline - slack) {
+    const auto late = deadline.time_since_epoch() % slack;
+    if (late.count() != 0) deadline += slack - late;
+  }
   timer_guard hold(*this);
   timers_.arm(t, deadline);
   armed_.store(timers_.size(), std::memory_order_relaxed);

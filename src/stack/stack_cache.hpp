@@ -39,7 +39,7 @@ namespace tendril::detail {
 
 class stack_cache {
  public:
-  static constexpr std::size_t default_watermark = std::size_t{4} << 30;
+  static constexpr std::size_t default_watermark = std::size_t{8} << 30;
 
   explicit stack_cache(stack_source& source, std::size_t watermark = default_watermark) noexcept;
   /// Gives everything back.
