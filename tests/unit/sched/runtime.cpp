@@ -251,7 +251,9 @@ TEST_SUITE("runtime") {
       CHECK(after.workers == rt.workers());
       CHECK(after.fibers_spawned - before.fibers_spawned == 101);
       CHECK(after.fibers_finished == after.fibers_spawned);
-      CHECK(after.switches >= 201);
+      // Each ran at least once. No more is certain: a yield with nobody else runnable, and a sleep whose
+      // time is over before it begins, switch to nobody.
+      CHECK(after.switches - before.switches >= 101);
       CHECK(after.timers_fired <= 100);
       CHECK(after.stacks.created >= 1);
     });
