@@ -56,6 +56,7 @@ scheduler::scheduler(runtime& handle, runtime_options options)
 }
 
 scheduler::~scheduler() {
+  while (visitors_.load(std::memory_order_acquire) != 0) std::this_thread::yield();  // a few instructions
   {
     std::scoped_lock hold(monitor_mutex_);
     monitor_exit_ = true;
@@ -101,9 +102,12 @@ std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept
 void scheduler::schedule_woken(fiber_core* c) noexcept {
   const int affinity = c->affinity;
   worker* const w = this_worker();
-  if (w != nullptr && &w->owner() == this && (affinity < 0 || static_cast<unsigned>(affinity) == w->index()))
+  if (w != nullptr && &w->owner() == this && (affinity < 0 || static_cast<unsigned>(affinity) == w->index())) {
     w->push_woken(c);
-  else if (affinity >= 0)
+    return;
+  }
+  const visit visiting(*this);
+  if (affinity >= 0)
     workers_[static_cast<unsigned>(affinity)]->push_inbox(c);
   else
     inject(c);
@@ -126,6 +130,7 @@ void scheduler::start(fiber_core* c) {
     else
       w->push_spawned(c);
   } else {
+    const visit visiting(*this);
     spawned_outside_.fetch_add(1, std::memory_order_seq_cst);
     if (c->affinity >= 0)
       workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);

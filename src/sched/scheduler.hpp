@@ -81,6 +81,21 @@ class scheduler {
   stack_source& stacks() noexcept { return stack_source_; }
 
  private:
+  /// A caller from outside (a thread, a worker of another runtime) that queues a fiber and then wakes a
+  /// worker. Once queued, the fiber may run, end, and be the last that the runtime waited for: the
+  /// destructor waits for visitors as well. Entering is safe, because the fiber is not queued yet.
+  class visit {
+   public:
+    explicit visit(scheduler& s) noexcept : visited_(s) { s.visitors_.fetch_add(1, std::memory_order_relaxed); }
+    // Release: pairs with the destructor's acquire; the last access to the scheduler.
+    ~visit() { visited_.visitors_.fetch_sub(1, std::memory_order_release); }
+    visit(const visit&) = delete;
+    visit& operator=(const visit&) = delete;
+
+   private:
+    scheduler& visited_;
+  };
+
   void notify_drained() noexcept;
   void monitor_main() noexcept;
   void look_for_stalls() noexcept;
@@ -105,6 +120,7 @@ class scheduler {
 
   alignas(cacheline_bytes) std::atomic<std::uint64_t> sleepers_{0};  ///< bit i: worker i sleeps
   std::atomic<std::uint32_t> searching_{0};
+  std::atomic<std::uint32_t> visitors_{0};  ///< see visit
   std::atomic<std::uint64_t> wakeups_{0};
   std::atomic<std::uint64_t> stalls_{0};
   std::atomic<bool> stopping_{false};
