@@ -68,8 +68,7 @@ void measure(benchmark::State& state, std::int64_t batch, Body body) {
 template <class Body>
 benchmark::internal::Benchmark* add(const std::string& name, std::int64_t batch, Body body) {
   return benchmark::RegisterBenchmark(
-             name.c_str(),
-             [batch, body](benchmark::State& state) { measure(state, batch, body); })
+             name.c_str(), [batch, body](benchmark::State& state) { measure(state, batch, body); })
       ->UseManualTime()
       ->MeasureProcessCPUTime();
 }

@@ -16,6 +16,7 @@
 #include "bench/micro/harness.hpp"
 #include "bench/support/report.hpp"
 
+#include <unistd.h>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -23,7 +24,6 @@
 #include <string>
 #include <string_view>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -57,7 +57,8 @@ std::vector<run> with_plain_names(std::vector<run> runs) {
 
 class console_reporter final : public benchmark::ConsoleReporter {
  public:
-  console_reporter() : ConsoleReporter(::isatty(STDOUT_FILENO) != 0 ? OO_ColorTabular : OO_Tabular) {}
+  console_reporter()
+      : ConsoleReporter(::isatty(STDOUT_FILENO) != 0 ? OO_ColorTabular : OO_Tabular) {}
 
   void ReportRuns(const std::vector<run>& runs) override {
     std::vector<run> shown = with_plain_names(runs);
@@ -101,9 +102,10 @@ void describe_conditions() {
   if (m.build != "release")
     benchmark::AddCustomContext("warning", "not a release build: do not quote these figures");
   if (std::thread::hardware_concurrency() <= 2)
-    benchmark::AddCustomContext("note",
-                                "two processors or fewer: whatever else runs takes one of the workers'; "
-                                "/w2 and std_thread figures are noisy, compare medians of several runs");
+    benchmark::AddCustomContext(
+        "note",
+        "two processors or fewer: whatever else runs takes one of the workers'; "
+        "/w2 and std_thread figures are noisy, compare medians of several runs");
 }
 
 }  // namespace
@@ -112,7 +114,8 @@ void describe_conditions() {
 int main(int argc, char** argv) {
   using namespace bench::micro;
   // The last of two equal flags counts, so these can be overruled.
-  std::vector<std::string> arguments{argv[0], "--benchmark_repetitions=5", "--benchmark_min_time=0.2",
+  std::vector<std::string> arguments{argv[0], "--benchmark_repetitions=5",
+                                     "--benchmark_min_time=0.2",
                                      "--benchmark_display_aggregates_only=true"};
   arguments.insert(arguments.end(), argv + 1, argv + argc);
   const bool to_file = wants_file(arguments);
@@ -124,7 +127,8 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 2;
 
   if (std::string filter = benchmark::GetBenchmarkFilter(); filter.ends_with('$')) {
-    filter.insert(filter.size() - 1, "(/iterations:[0-9]+)?(/repeats:[0-9]+)?/process_time/manual_time");
+    filter.insert(filter.size() - 1,
+                  "(/iterations:[0-9]+)?(/repeats:[0-9]+)?/process_time/manual_time");
     benchmark::SetBenchmarkFilter(filter);
   }
 

@@ -46,8 +46,7 @@ void node(typename Library::template buffered<std::int64_t, fan_out>& up, std::i
     };
     if constexpr (Lifetime == lifetime::join_children)
       children[static_cast<std::size_t>(i)] = Library::spawn(std::move(child));
-    else
-      Library::spawn_detached(std::move(child));
+    else Library::spawn_detached(std::move(child));
   }
   std::int64_t sum = 0;
   for (std::int64_t i = 0; i != fan_out; ++i) sum += sums.receive();

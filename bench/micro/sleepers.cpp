@@ -79,7 +79,8 @@ void add_sleepers() {
           }
           return wall;
         });
-        state.counters["cpu_s"] = benchmark::Counter(cpu_seconds, benchmark::Counter::kAvgIterations);
+        state.counters["cpu_s"] =
+            benchmark::Counter(cpu_seconds, benchmark::Counter::kAvgIterations);
       })
       ->UseManualTime()
       ->MeasureProcessCPUTime()

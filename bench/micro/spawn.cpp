@@ -65,8 +65,7 @@ benchmark::internal::Benchmark* add_batch() {
   return benchmark::RegisterBenchmark(
              (std::string(Library::prefix) + "spawn_batch/w1").c_str(),
              [](benchmark::State& state) {
-               measure(state, batch_fibers,
-                       [](std::int64_t n) { return spawn_batch<Library>(n); });
+               measure(state, batch_fibers, [](std::int64_t n) { return spawn_batch<Library>(n); });
                state.SetItemsProcessed(state.iterations());
              })
       ->UseManualTime()

@@ -101,11 +101,11 @@ int yield_resume(const arguments& args, role_output& out) {
   measured m;
   if (impl == "fiber")
     m = yield_resume_fibers(window_plan::from(args, 1024), args.text("stack", "reserved"));
-  else if (impl == "thread")
-    m = yield_resume_threads(window_plan::from(args, 64));
-  else
-    throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
-  if (m.set != m.counted) throw std::runtime_error("values were lost: " + std::to_string(m.set) + " set, " + std::to_string(m.counted) + " seen");
+  else if (impl == "thread") m = yield_resume_threads(window_plan::from(args, 64));
+  else throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
+  if (m.set != m.counted)
+    throw std::runtime_error("values were lost: " + std::to_string(m.set) + " set, " +
+                             std::to_string(m.counted) + " seen");
   send_windows(out, m.figures);
   return 0;
 }
@@ -115,7 +115,8 @@ void run(context& ctx) {
   const int windows = ctx.pick(5, 8);
   const int window_ms = ctx.pick(200, 500);
   const int core = usable_cores().front();
-  const parameters params{{"windows", windows}, {"window_ms", window_ms}, {"workers", 1}, {"core", core}};
+  const parameters params{
+      {"windows", windows}, {"window_ms", window_ms}, {"workers", 1}, {"core", core}};
   std::printf("  %s\n", to_text(params).c_str());
   table out({"variant", "ns per pair", "quartiles", "published ns"});
   const auto measure = [&](const std::string& variant, arguments args, const char* published) {
@@ -126,15 +127,18 @@ void run(context& ctx) {
       ctx.add(variant, "ns_per_pair", r.at("median"), "ns", params);
       ctx.add(variant, "ns_per_pair_q1", r.at("q1"), "ns", params);
       ctx.add(variant, "ns_per_pair_q3", r.at("q3"), "ns", params);
-      out.row({variant, fixed(r.at("median"), 1), fixed(r.at("q1"), 1) + ".." + fixed(r.at("q3"), 1), published});
+      out.row({variant, fixed(r.at("median"), 1),
+               fixed(r.at("q1"), 1) + ".." + fixed(r.at("q3"), 1), published});
     });
   };
-  for (const std::string& stack : stack_variants()) measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, "500");
+  for (const std::string& stack : stack_variants())
+    measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, "500");
   measure("thread", {{"impl", "thread"}}, "8,000");
   out.print();
 }
 
-const registration entry({"E1", "yield-resume: wait for a promise, be resumed by another fiber",
+const registration entry({"E1",
+                          "yield-resume: wait for a promise, be resumed by another fiber",
                           "the cost of one wait and wake on one worker, promise included",
                           "waking another core, contention, deep stacks",
                           {"fiber/<stack>", "thread"},

@@ -95,12 +95,9 @@ int spawn_role_main(const arguments& args, role_output& out) {
   const std::string impl = args.text("impl");
   const long count = args.number("count");
   const bool hold = args.number("hold") != 0;
-  if (impl == "fiber")
-    out.send("ns", spawn_fibers(args.text("stack", "reserved"), count, hold));
-  else if (impl == "thread")
-    out.send("ns", spawn_threads(count, hold));
-  else
-    throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
+  if (impl == "fiber") out.send("ns", spawn_fibers(args.text("stack", "reserved"), count, hold));
+  else if (impl == "thread") out.send("ns", spawn_threads(count, hold));
+  else throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
   return 0;
 }
 const role_registration spawn_role("spawn", spawn_role_main);
@@ -118,8 +115,9 @@ void run(context& ctx) {
   const int runs = 3;
   const int core = usable_cores().front();
   table out({"variant", "reuse ns", "fresh ns", "published reuse", "published create"});
-  const auto measure = [&](const std::string& variant, const arguments& base, long reuse_count, long fresh_count,
-                           const char* published_reuse, const char* published_fresh) {
+  const auto measure = [&](const std::string& variant, const arguments& base, long reuse_count,
+                           long fresh_count, const char* published_reuse,
+                           const char* published_fresh) {
     ctx.attempt(variant, [&] {
       std::vector<std::string> cells{variant};
       for (const bool hold : {false, true}) {
@@ -138,18 +136,23 @@ void run(context& ctx) {
   };
   const long fibers = ctx.pick(1'000'000L, 10'000'000L);
   const long fresh = ctx.pick(50'000L, 200'000L);
-  std::printf("  reuse: %ld fibers or 20,000 threads; fresh: %ld fibers or 5,000 threads; one core; best of %d processes\n", fibers, fresh, runs);
+  std::printf(
+      "  reuse: %ld fibers or 20,000 threads; fresh: %ld fibers or 5,000 threads; one core; best "
+      "of %d processes\n",
+      fibers, fresh, runs);
   for (const std::string& stack : stack_variants())
     measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, fibers, fresh, "600", "3,000");
   measure("thread", {{"impl", "thread"}}, 20'000, 5'000, "-", "-");
   out.print();
 }
 
-const registration entry({"E3", "spawn: each fiber counts and spawns its successor",
-                          "the cost of a fiber that starts, runs and ends, on a warm stack and on one never touched",
-                          "joining, deep first calls, spawning across workers",
-                          {"fiber/<stack>", "thread"},
-                          run});
+const registration entry(
+    {"E3",
+     "spawn: each fiber counts and spawns its successor",
+     "the cost of a fiber that starts, runs and ends, on a warm stack and on one never touched",
+     "joining, deep first calls, spawning across workers",
+     {"fiber/<stack>", "thread"},
+     run});
 
 }  // namespace
 }  // namespace bench

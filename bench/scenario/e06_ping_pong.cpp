@@ -40,10 +40,8 @@ template <class F>
 [[gnu::noinline]] void recurse(long depth, F& f) {
   char frame[32];
   asm volatile("" : : "r"(frame) : "memory");
-  if (depth == 0)
-    f();
-  else
-    recurse(depth - 1, f);
+  if (depth == 0) f();
+  else recurse(depth - 1, f);
   asm volatile("" : : "r"(frame) : "memory");  // still needed here: no tail call
 }
 
@@ -114,7 +112,9 @@ struct callback_peer {
     if (++done % plan->batch == 0) {
       const auto now = std::chrono::steady_clock::now();
       if (now - begin >= plan->length) {
-        if (window >= 0) figures.push_back(std::chrono::duration<double, std::nano>(now - begin).count() / static_cast<double>(done));
+        if (window >= 0)
+          figures.push_back(std::chrono::duration<double, std::nano>(now - begin).count() /
+                            static_cast<double>(done));
         if (++window == plan->windows) return close();
         begin = now;
         done = 0;
@@ -132,7 +132,9 @@ void peer_space(uv_handle_t* handle, std::size_t, uv_buf_t* buffer) {
 void peer_read(uv_stream_t* stream, ssize_t n, const uv_buf_t*) {
   auto& p = *static_cast<callback_peer*>(stream->data);
   if (n < 0) return p.close();
-  for (ssize_t i = 0; i < n; ++i) p.plan == nullptr ? p.send(p.in[static_cast<std::size_t>(i)]) : p.pong(p.in[static_cast<std::size_t>(i)]);
+  for (ssize_t i = 0; i < n; ++i)
+    p.plan == nullptr ? p.send(p.in[static_cast<std::size_t>(i)])
+                      : p.pong(p.in[static_cast<std::size_t>(i)]);
 }
 
 void run_peer(callback_peer& p, int connected_fd) {
@@ -162,13 +164,15 @@ std::vector<double> with_callbacks(const window_plan& plan) {
   client.plan = &plan;
   run_peer(client, near.release());
   server.join();
-  require(!client.failed && static_cast<long>(client.figures.size()) == plan.windows, "the callback client gave up");
+  require(!client.failed && static_cast<long>(client.figures.size()) == plan.windows,
+          "the callback client gave up");
   return client.figures;
 }
 
 // --- fibers ------------------------------------------------------------------------------------------
 
-std::vector<double> with_fibers(const window_plan& plan, long depth, const std::string& stack, unsigned workers, bool apart) {
+std::vector<double> with_fibers(const window_plan& plan, long depth, const std::string& stack,
+                                unsigned workers, bool apart) {
   struct shared {
     std::vector<double> figures;
     tendril::net::tcp_listener listener{tendril::net::endpoint::loopback(0)};
@@ -209,13 +213,12 @@ int ping_pong(const arguments& args, role_output& out) {
   const std::string impl = args.text("impl");
   const long depth = args.number("depth", 0);
   const window_plan plan = window_plan::from(args, 16);
-  if (impl == "thread")
-    send_windows(out, with_threads(plan, depth));
-  else if (impl == "callbacks")
-    send_windows(out, with_callbacks(plan));
+  if (impl == "thread") send_windows(out, with_threads(plan, depth));
+  else if (impl == "callbacks") send_windows(out, with_callbacks(plan));
   else if (impl == "fiber")
     send_windows(out, with_fibers(plan, depth, args.text("stack", "reserved"),
-                                  static_cast<unsigned>(args.number("workers", 2)), args.number("apart", 0) != 0));
+                                  static_cast<unsigned>(args.number("workers", 2)),
+                                  args.number("apart", 0) != 0));
   else
     throw std::invalid_argument("unknown --impl '" + impl + "'; known: thread, callbacks, fiber");
   return 0;
@@ -227,13 +230,15 @@ void run(context& ctx) {
   const int window_ms = ctx.pick(100, 500);
   std::printf("  windows=%d window_ms=%d bytes=1, two cores\n", windows, window_ms);
   table out({"variant", "depth", "us per round trip", "quartiles", "published us"});
-  const auto measure = [&](const std::string& variant, arguments args, int depth, int workers, const char* published) {
+  const auto measure = [&](const std::string& variant, arguments args, int depth, int workers,
+                           const char* published) {
     ctx.attempt(variant, [&] {
       args.set("windows", std::to_string(windows));
       args.set("window-ms", std::to_string(window_ms));
       args.set("depth", std::to_string(depth));
       auto r = run_role("ping-pong", args);
-      const parameters params{{"depth", depth}, {"windows", windows}, {"window_ms", window_ms}, {"workers", workers}};
+      const parameters params{
+          {"depth", depth}, {"windows", windows}, {"window_ms", window_ms}, {"workers", workers}};
       ctx.add(variant, "us_per_round_trip", r.at("median") / 1e3, "us", params);
       ctx.add(variant, "us_per_round_trip_q1", r.at("q1") / 1e3, "us", params);
       ctx.add(variant, "us_per_round_trip_q3", r.at("q3") / 1e3, "us", params);
@@ -242,7 +247,8 @@ void run(context& ctx) {
     });
   };
   measure("callbacks", {{"impl", "callbacks"}}, 0, 2, "64 (async)");
-  for (const int depth : {0, 10, 100}) measure("thread", {{"impl", "thread"}}, depth, 2, depth == 0 ? "57" : "-");
+  for (const int depth : {0, 10, 100})
+    measure("thread", {{"impl", "thread"}}, depth, 2, depth == 0 ? "57" : "-");
   for (const std::string& stack : stack_variants())
     for (const int depth : {0, 10, 100}) {
       const arguments fiber{{"impl", "fiber"}, {"stack", stack}};
@@ -257,10 +263,12 @@ void run(context& ctx) {
   out.print();
 }
 
-const registration entry({"E6", "socket ping-pong: one byte each way over loopback",
+const registration entry({"E6",
+                          "socket ping-pong: one byte each way over loopback",
                           "the latency of waiting for a socket, also with a deep stack",
                           "throughput, real networks",
-                          {"callbacks", "thread", "fiber/<stack>", "fiber/<stack> apart", "fiber/<stack> 1w"},
+                          {"callbacks", "thread", "fiber/<stack>", "fiber/<stack> apart",
+                           "fiber/<stack> 1w"},
                           run});
 
 }  // namespace

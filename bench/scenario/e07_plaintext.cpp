@@ -44,16 +44,13 @@ int serve_plaintext(const arguments& args, role_output& out) {
   const auto port = static_cast<std::uint16_t>(args.number("port", 0));
   const port_callback ready = [&](std::uint16_t bound) { out.send("port", std::to_string(bound)); };
   want_descriptors(static_cast<unsigned>(args.number("connections", 1000)) + 64);
-  if (impl == "callbacks")
-    serve_callbacks(port, ready);
-  else if (impl == "epoll")
-    serve_epoll(port, ready);
-  else if (impl == "thread")
-    serve_threads(port, ready);
-  else if (impl == "fiber")
-    serve_fibers(port, ready, args.text("stack", "reserved"));
+  if (impl == "callbacks") serve_callbacks(port, ready);
+  else if (impl == "epoll") serve_epoll(port, ready);
+  else if (impl == "thread") serve_threads(port, ready);
+  else if (impl == "fiber") serve_fibers(port, ready, args.text("stack", "reserved"));
   else
-    throw std::invalid_argument("unknown --impl '" + impl + "'; known: callbacks, epoll, thread, fiber");
+    throw std::invalid_argument("unknown --impl '" + impl +
+                                "'; known: callbacks, epoll, thread, fiber");
   return 0;
 }
 const role_registration serve_role("serve-plaintext", serve_plaintext);
@@ -64,12 +61,12 @@ struct configuration {
 };
 
 struct sample {
-  double rate;      // responses a second
-  double p99_us;    // of this slice
-  double cpu_us;    // server CPU per request
-  double busy;      // share of a core, server
-  double load_busy; // share of a core, loader
-  bool disturbed;   // somebody else ran on these cores
+  double rate;       // responses a second
+  double p99_us;     // of this slice
+  double cpu_us;     // server CPU per request
+  double busy;       // share of a core, server
+  double load_busy;  // share of a core, loader
+  bool disturbed;    // somebody else ran on these cores
 };
 
 struct server_under_test {
@@ -77,8 +74,8 @@ struct server_under_test {
   child_process process;
   std::uint16_t port;
   std::unique_ptr<load_target> load;
-  std::vector<sample> samples;   // one a cycle
-  latency_histogram latencies;   // of all undisturbed slices
+  std::vector<sample> samples;  // one a cycle
+  latency_histogram latencies;  // of all undisturbed slices
 };
 
 constexpr double disturbed_share = 0.03;
@@ -88,18 +85,24 @@ constexpr std::size_t enough = 10;
 void drive_once(server_under_test& s, std::chrono::nanoseconds length) {
   // Many threads on one core wait for each other: there, only the loader's waiting tells.
   const bool single_thread = s.variant != "thread";
-  const auto waited = [&] { return own_run_queue_wait() + (single_thread ? s.process.run_queue_wait() : 0ns); };
-  const auto seconds = [](std::chrono::nanoseconds t) { return std::chrono::duration<double>(t).count(); };
+  const auto waited = [&] {
+    return own_run_queue_wait() + (single_thread ? s.process.run_queue_wait() : 0ns);
+  };
+  const auto seconds = [](std::chrono::nanoseconds t) {
+    return std::chrono::duration<double>(t).count();
+  };
 
   const auto latencies = std::make_unique<latency_histogram>();
   const auto waited_before = waited();
   const auto cpu_before = s.process.cpu_time();
   const slice driven = s.load->drive(length, *latencies);
   const double cpu = seconds(s.process.cpu_time() - cpu_before);
-  const bool disturbed = seconds(waited() - waited_before) > disturbed_share * driven.seconds_in_all;
+  const bool disturbed =
+      seconds(waited() - waited_before) > disturbed_share * driven.seconds_in_all;
 
   if (!disturbed) s.latencies.add(*latencies);
-  s.samples.push_back({static_cast<double>(driven.in_time) / driven.seconds, latencies->percentile(0.99) / 1e3,
+  s.samples.push_back({static_cast<double>(driven.in_time) / driven.seconds,
+                       latencies->percentile(0.99) / 1e3,
                        cpu * 1e6 / static_cast<double>(driven.in_all), cpu / driven.seconds_in_all,
                        driven.load_cpu_seconds / driven.seconds_in_all, disturbed});
 }
@@ -130,19 +133,23 @@ std::vector<double> ratios(const server_under_test& a, const server_under_test& 
 }
 
 std::size_t quiet_cycles(const server_under_test& s) {
-  return static_cast<std::size_t>(std::count_if(s.samples.begin(), s.samples.end(), [](const sample& x) { return !x.disturbed; }));
+  return static_cast<std::size_t>(std::count_if(s.samples.begin(), s.samples.end(),
+                                                [](const sample& x) { return !x.disturbed; }));
 }
 
-std::unique_ptr<server_under_test> start_server(const std::string& variant, int core, const configuration& c) {
+std::unique_ptr<server_under_test> start_server(const std::string& variant, int core,
+                                                const configuration& c) {
   // "fiber/reserved" is implementation and stack; "callbacks#2" a second instance.
   arguments args;
   const std::string implementation = variant.substr(0, variant.find_first_of("/#"));
   args.set("impl", implementation);
-  if (const auto slash = variant.find('/'); slash != std::string::npos) args.set("stack", variant.substr(slash + 1));
+  if (const auto slash = variant.find('/'); slash != std::string::npos)
+    args.set("stack", variant.substr(slash + 1));
   auto process = child_process::start("serve-plaintext", args, core);
   const auto port = static_cast<std::uint16_t>(std::stoul(process.expect("port")));
   auto load = std::make_unique<load_target>(variant, port, c.connections, c.pipeline);
-  return std::make_unique<server_under_test>(server_under_test{variant, std::move(process), port, std::move(load), {}, {}});
+  return std::make_unique<server_under_test>(
+      server_under_test{variant, std::move(process), port, std::move(load), {}, {}});
 }
 
 using servers = std::vector<std::unique_ptr<server_under_test>>;
@@ -153,7 +160,8 @@ const server_under_test* find(const servers& all, const std::string& variant) {
   return nullptr;
 }
 
-void report_server(context& ctx, const server_under_test& s, const servers& all, const parameters& params, table& out) {
+void report_server(context& ctx, const server_under_test& s, const servers& all,
+                   const parameters& params, table& out) {
   const auto add = [&](const char* metric, double value, const char* unit) {
     ctx.add(s.variant, metric, value, unit, params);
   };
@@ -174,8 +182,18 @@ void report_server(context& ctx, const server_under_test& s, const servers& all,
     add("p99_us_all_slices", s.latencies.percentile(0.99) / 1e3, "us");
   }
 
-  std::vector<std::string> cells{s.variant, fixed(rate, 0), "-", "-", "-", fixed(p99, 0), "-", fixed(cpu_us, 2), "-",
-                                 fixed(busy, 2), fixed(load_busy, 2), std::to_string(quiet) + "/" + std::to_string(s.samples.size())};
+  std::vector<std::string> cells{s.variant,
+                                 fixed(rate, 0),
+                                 "-",
+                                 "-",
+                                 "-",
+                                 fixed(p99, 0),
+                                 "-",
+                                 fixed(cpu_us, 2),
+                                 "-",
+                                 fixed(busy, 2),
+                                 fixed(load_busy, 2),
+                                 std::to_string(quiet) + "/" + std::to_string(s.samples.size())};
   if (const server_under_test* reference = find(all, "callbacks")) {
     const quartiles ratio = quartiles_of(ratios(s, *reference, &sample::rate));
     const double p99_ratio = median(ratios(s, *reference, &sample::p99_us));
@@ -205,7 +223,8 @@ double wrk_rate(std::uint16_t port, int core, unsigned connections) {
                                      core);
   const std::string key = "Requests/sec:";
   const auto at = text.find(key);
-  return at == std::string::npos ? std::nan("") : std::strtod(text.c_str() + at + key.size(), nullptr);
+  return at == std::string::npos ? std::nan("")
+                                 : std::strtod(text.c_str() + at + key.size(), nullptr);
 }
 
 void compare_with_wrk(context& ctx, const servers& all, int core, const configuration& c) {
@@ -225,21 +244,27 @@ void compare_with_wrk(context& ctx, const servers& all, int core, const configur
     }
     ctx.add(all[i]->variant, "wrk_requests_per_second", rate, "1/s",
             {{"connections", c.connections}, {"pipeline", 1}, {"seconds", 2}, {"best_of", rounds}});
-    std::printf("  wrk -t1 -c%u -d2s (best of %u): %s %s requests/s\n", c.connections, rounds, all[i]->variant.c_str(), fixed(rate, 0).c_str());
+    std::printf("  wrk -t1 -c%u -d2s (best of %u): %s %s requests/s\n", c.connections, rounds,
+                all[i]->variant.c_str(), fixed(rate, 0).c_str());
   }
 }
 
 void check_harness(context& ctx, const servers& all) {
-  const double ratio = median(ratios(*find(all, "callbacks#2"), *find(all, "callbacks"), &sample::rate));
+  const double ratio =
+      median(ratios(*find(all, "callbacks#2"), *find(all, "callbacks"), &sample::rate));
   if (quiet_cycles(*find(all, "callbacks")) < enough)
-    ctx.fail("callbacks#2", "the machine is too busy to tell; the reference against itself gave " + fixed(ratio, 3));
+    ctx.fail("callbacks#2", "the machine is too busy to tell; the reference against itself gave " +
+                                fixed(ratio, 3));
   else if (std::fabs(ratio - 1) > 0.02)
-    ctx.fail("callbacks#2", "the harness is biased: the reference against itself gives " + fixed(ratio, 3));
+    ctx.fail("callbacks#2",
+             "the harness is biased: the reference against itself gives " + fixed(ratio, 3));
   else
-    std::printf("  self-check: the reference against itself gives %s, within 1.00 +- 0.02\n", fixed(ratio, 3).c_str());
+    std::printf("  self-check: the reference against itself gives %s, within 1.00 +- 0.02\n",
+                fixed(ratio, 3).c_str());
 }
 
-void measure(context& ctx, const std::vector<std::string>& variants, const configuration& c, std::chrono::seconds budget) {
+void measure(context& ctx, const std::vector<std::string>& variants, const configuration& c,
+             std::chrono::seconds budget) {
   constexpr auto slice_length = 60ms;
   const std::vector<int>& cores = usable_cores();
   const int server_core = cores.front();
@@ -265,38 +290,50 @@ void measure(context& ctx, const std::vector<std::string>& variants, const confi
     s->samples.clear();
   }
   unsigned cycles = 0;
-  for (const auto end = std::chrono::steady_clock::now() + budget; std::chrono::steady_clock::now() < end; ++cycles) cycle();
+  for (const auto end = std::chrono::steady_clock::now() + budget;
+       std::chrono::steady_clock::now() < end; ++cycles)
+    cycle();
 
-  const parameters params{{"connections", c.connections}, {"pipeline", c.pipeline}, {"slice_ms", 60}, {"cycles", cycles},
-                          {"server_core", server_core},   {"load_core", load_core}, {"seed", seed}};
+  const parameters params{{"connections", c.connections},
+                          {"pipeline", c.pipeline},
+                          {"slice_ms", 60},
+                          {"cycles", cycles},
+                          {"server_core", server_core},
+                          {"load_core", load_core},
+                          {"seed", seed}};
   std::printf("\n  %s\n", to_text(params).c_str());
-  table out({"server", "requests/s", "to callbacks", "quartiles", "to epoll", "p99 us", "p99 ratio", "cpu us/req", "cpu ratio", "busy", "loader", "undisturbed"});
+  table out({"server", "requests/s", "to callbacks", "quartiles", "to epoll", "p99 us", "p99 ratio",
+             "cpu us/req", "cpu ratio", "busy", "loader", "undisturbed"});
   for (const auto& s : all) report_server(ctx, *s, all, params, out);
   if (!ctx.self_check()) out.row({"published: green threads / async", "162,019", "0.907"});
   out.print();
   if (std::any_of(all.begin(), all.end(), [](const auto& s) { return quiet_cycles(*s) < enough; }))
-    std::printf("  note: fewer than %zu undisturbed cycles: these are figures of a busy machine\n", enough);
+    std::printf("  note: fewer than %zu undisturbed cycles: these are figures of a busy machine\n",
+                enough);
 
-  if (ctx.self_check())
-    check_harness(ctx, all);
-  else if (c.connections == 64 && c.pipeline == 1)
-    compare_with_wrk(ctx, all, load_core, c);
+  if (ctx.self_check()) check_harness(ctx, all);
+  else if (c.connections == 64 && c.pipeline == 1) compare_with_wrk(ctx, all, load_core, c);
   pin_to_core(any_core);
 }
 
 void run(context& ctx) {
-  if (ctx.self_check()) return measure(ctx, {"callbacks", "callbacks#2"}, {64, 1}, std::chrono::seconds(ctx.pick(10, 60)));
+  if (ctx.self_check())
+    return measure(ctx, {"callbacks", "callbacks#2"}, {64, 1},
+                   std::chrono::seconds(ctx.pick(10, 60)));
   std::vector<std::string> variants{"callbacks", "epoll", "thread"};
   for (const std::string& stack : stack_variants()) variants.push_back("fiber/" + stack);
-  for (const configuration c : {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}})
+  for (const configuration c :
+       {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}})
     measure(ctx, variants, c, std::chrono::seconds(ctx.pick(15, 120)));
 }
 
-const registration entry({"E7", "plaintext: HTTP/1.1 keep-alive, one fiber per connection against raw callbacks",
-                          "the share of a raw libuv callback server's throughput, tail latency and CPU that fibers keep",
-                          "real networks, TLS, large bodies, several cores per server",
-                          {"callbacks", "epoll", "thread", "fiber/<stack>"},
-                          run});
+const registration entry(
+    {"E7",
+     "plaintext: HTTP/1.1 keep-alive, one fiber per connection against raw callbacks",
+     "the share of a raw libuv callback server's throughput, tail latency and CPU that fibers keep",
+     "real networks, TLS, large bodies, several cores per server",
+     {"callbacks", "epoll", "thread", "fiber/<stack>"},
+     run});
 
 }  // namespace
 }  // namespace bench

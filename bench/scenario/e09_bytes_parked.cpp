@@ -31,8 +31,11 @@ namespace {
 
 using steady = std::chrono::steady_clock;
 
-void send_growth(role_output& out, const memory_use& before, const memory_use& after, steady::time_point begin) {
-  const auto growth = [](std::uint64_t a, std::uint64_t b) { return static_cast<double>(b) - static_cast<double>(a); };
+void send_growth(role_output& out, const memory_use& before, const memory_use& after,
+                 steady::time_point begin) {
+  const auto growth = [](std::uint64_t a, std::uint64_t b) {
+    return static_cast<double>(b) - static_cast<double>(a);
+  };
   out.send("resident", growth(before.resident_bytes, after.resident_bytes));
   out.send("page_tables", growth(before.page_table_bytes, after.page_table_bytes));
   out.send("kernel_stacks", growth(before.kernel_stack_bytes, after.kernel_stack_bytes));
@@ -87,12 +90,9 @@ void park_threads(long count, role_output& out) {
 
 int park(const arguments& args, role_output& out) {
   const std::string impl = args.text("impl");
-  if (impl == "fiber")
-    park_fibers(args.text("stack", "reserved"), args.number("count"), out);
-  else if (impl == "thread")
-    park_threads(args.number("count"), out);
-  else
-    throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
+  if (impl == "fiber") park_fibers(args.text("stack", "reserved"), args.number("count"), out);
+  else if (impl == "thread") park_threads(args.number("count"), out);
+  else throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
   return 0;
 }
 const role_registration park_role("park", park);
@@ -103,26 +103,32 @@ struct size {
 };
 
 void run(context& ctx) {
-  table out({"variant", "parked", "bytes each", "page tables", "with them", "kernel stacks", "mappings", "seconds", "published bytes"});
-  const auto measure = [&](const std::string& variant, arguments args, const size& n, const char* published) {
+  table out({"variant", "parked", "bytes each", "page tables", "with them", "kernel stacks",
+             "mappings", "seconds", "published bytes"});
+  const auto measure = [&](const std::string& variant, arguments args, const size& n,
+                           const char* published) {
     ctx.attempt(variant, [&] {
       args.set("count", std::to_string(n.count));
       auto r = run_role("park", args, any_core, std::chrono::seconds(300));
       const auto each = static_cast<double>(n.count);
       const parameters params{{"count", n.count}, {"workers", 1}};
-      const auto add = [&](const std::string& metric, double value) { ctx.add(variant, metric + n.suffix, value, "bytes", params); };
+      const auto add = [&](const std::string& metric, double value) {
+        ctx.add(variant, metric + n.suffix, value, "bytes", params);
+      };
       const double total = r.at("resident") + r.at("page_tables");
       add("bytes_per_parked_", r.at("resident") / each);
       add("page_table_bytes_per_parked_", r.at("page_tables") / each);
       add("bytes_with_page_tables_per_parked_", total / each);
       add("kernel_stack_bytes_per_parked_", r.at("kernel_stacks") / each);
-      out.row({variant, fixed(each, 0), fixed(r.at("resident") / each, 0), fixed(r.at("page_tables") / each, 1),
-               fixed(total / each, 0), fixed(r.at("kernel_stacks") / each, 0), fixed(r.at("mappings"), 0),
+      out.row({variant, fixed(each, 0), fixed(r.at("resident") / each, 0),
+               fixed(r.at("page_tables") / each, 1), fixed(total / each, 0),
+               fixed(r.at("kernel_stacks") / each, 0), fixed(r.at("mappings"), 0),
                fixed(r.at("seconds"), 2), published});
     });
   };
-  std::printf("  each row in a process of its own; growth between the first spawn and the last park;\n"
-              "  bytes each: resident memory, as peers are measured; page tables are listed apart\n");
+  std::printf(
+      "  each row in a process of its own; growth between the first spawn and the last park;\n"
+      "  bytes each: resident memory, as peers are measured; page tables are listed apart\n");
   for (const std::string& stack : stack_variants())
     for (const size n : {size{10'000, "10k"}, size{100'000, "100k"}, size{1'000'000, "1m"}})
       measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, n, "-");
@@ -131,11 +137,13 @@ void run(context& ctx) {
   out.print();
 }
 
-const registration entry({"E9", "bytes per parked operation",
-                          "resident memory and page tables of 10,000, 100,000 and 1,000,000 fibers that wait",
-                          "operations parked deep in a call chain; kernel memory of sockets",
-                          {"fiber/<stack>", "thread"},
-                          run});
+const registration entry(
+    {"E9",
+     "bytes per parked operation",
+     "resident memory and page tables of 10,000, 100,000 and 1,000,000 fibers that wait",
+     "operations parked deep in a call chain; kernel memory of sockets",
+     {"fiber/<stack>", "thread"},
+     run});
 
 }  // namespace
 }  // namespace bench

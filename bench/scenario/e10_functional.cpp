@@ -13,11 +13,13 @@ void run(context&) {
   std::printf(
       "  Nothing to measure: these are tests. ctest runs them, or the test program by suite:\n"
       "    a lock contended from fibers, resumed by another fiber   tests/unit/sync\n"
-      "    fibers that wait, wake and migrate; ids                  tests/unit/sched, tests/stress\n"
+      "    fibers that wait, wake and migrate; ids                  tests/unit/sched, "
+      "tests/stress\n"
       "    futures resumed from fibers and threads                  tests/unit/bridge\n");
 }
 
-const registration entry({"E10", "functional: locks, contexts, resumption, ids",
+const registration entry({"E10",
+                          "functional: locks, contexts, resumption, ids",
                           "where the tests are that answer it",
                           "any figure",
                           {"tests"},

@@ -49,7 +49,8 @@ void list(const std::vector<bench::experiment>& all) {
 }
 
 /// The experiments to run, in the order asked for. Throws CLI::ValidationError naming an unknown id.
-std::vector<bench::experiment> chosen(const std::vector<bench::experiment>& all, const std::vector<std::string>& ids) {
+std::vector<bench::experiment> chosen(const std::vector<bench::experiment>& all,
+                                      const std::vector<std::string>& ids) {
   if (ids.empty()) return all;
   std::vector<bench::experiment> picked;
   for (const std::string& id : ids) {
@@ -61,17 +62,23 @@ std::vector<bench::experiment> chosen(const std::vector<bench::experiment>& all,
       picked.push_back(e);
       found = true;
     }
-    if (!found) throw CLI::ValidationError("--run", "unknown experiment '" + id + "'; known: " + joined(known, ", "));
+    if (!found)
+      throw CLI::ValidationError("--run",
+                                 "unknown experiment '" + id + "'; known: " + joined(known, ", "));
   }
   return picked;
 }
 
 void print_machine(const bench::machine& m) {
   std::printf("machine: %s, %u cores, %s\n", m.cpu.c_str(), m.cores, m.kernel.c_str());
-  std::printf("build:   %s, %s, commit %s; %s UTC, load average %.2f%s%s\n", m.compiler.c_str(), m.build.c_str(),
-              m.commit.c_str(), m.date.c_str(), m.load_average, m.governor.empty() ? "" : ", governor ", m.governor.c_str());
-  if (m.cores < 2) std::printf("note:    one core only: servers and loader share it, rates are not comparable\n");
-  if (m.build == "debug") std::printf("note:    built without optimisation or with assertions: do not quote these figures\n");
+  std::printf("build:   %s, %s, commit %s; %s UTC, load average %.2f%s%s\n", m.compiler.c_str(),
+              m.build.c_str(), m.commit.c_str(), m.date.c_str(), m.load_average,
+              m.governor.empty() ? "" : ", governor ", m.governor.c_str());
+  if (m.cores < 2)
+    std::printf("note:    one core only: servers and loader share it, rates are not comparable\n");
+  if (m.build == "debug")
+    std::printf(
+        "note:    built without optimisation or with assertions: do not quote these figures\n");
   if (m.load_average > 0.5) std::printf("note:    the machine is busy: expect noise\n");
 }
 
@@ -79,7 +86,8 @@ void print_machine(const bench::machine& m) {
 
 int main(int argc, char** argv) {
   if (argc > 1)
-    if (const bench::role* role = bench::find_role(argv[1])) return run_role_by_name(*role, {argv + 2, argv + argc});
+    if (const bench::role* role = bench::find_role(argv[1]))
+      return run_role_by_name(*role, {argv + 2, argv + argc});
 
   CLI::App app("Runs Tendril's experiments and the baselines beside them.", "tendril-experiments");
   std::vector<std::string> ids;
@@ -90,10 +98,12 @@ int main(int argc, char** argv) {
   bool self_check = false;
   app.add_flag("--list", want_list, "list the experiments and what they show");
   app.add_option("--run", ids, "ids, comma-separated (default: all)")->delimiter(',');
-  auto* const brief_flag = app.add_flag("--short", brief, "short runs, at most 3 minutes in all (default)");
+  auto* const brief_flag =
+      app.add_flag("--short", brief, "short runs, at most 3 minutes in all (default)");
   app.add_flag("--full", full, "long runs, for figures to quote")->excludes(brief_flag);
   app.add_option("--json", json_file, "write the figures to this file");
-  app.add_flag("--self-check", self_check, "E7: compare the reference server with a second instance of itself");
+  app.add_flag("--self-check", self_check,
+               "E7: compare the reference server with a second instance of itself");
 
   const std::vector<bench::experiment> all = bench::experiments();
   std::vector<bench::experiment> picked;

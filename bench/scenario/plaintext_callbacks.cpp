@@ -59,13 +59,15 @@ void on_written(uv_write_t* request, int status) {
 void on_read(uv_stream_t* stream, ssize_t n, const uv_buf_t*) {
   auto& c = *static_cast<connection*>(stream->data);
   if (n == 0) return;
-  int requests = n < 0 ? plaintext::request_buffer::malformed : c.in.arrived(static_cast<std::size_t>(n));
+  int requests =
+      n < 0 ? plaintext::request_buffer::malformed : c.in.arrived(static_cast<std::size_t>(n));
   if (requests < 0) return close_connection(c);
   while (requests > 0) {
     const plaintext::responder::batch batch = c.owner->responder.take(requests);
     std::string_view bytes = batch.bytes();
     if (c.unsent.empty()) {
-      const uv_buf_t buffer = uv_buf_init(const_cast<char*>(bytes.data()), static_cast<unsigned>(bytes.size()));
+      const uv_buf_t buffer =
+          uv_buf_init(const_cast<char*>(bytes.data()), static_cast<unsigned>(bytes.size()));
       const int sent = uv_try_write(stream, &buffer, 1);
       if (sent < 0 && sent != UV_EAGAIN) return close_connection(c);
       if (sent > 0) bytes.remove_prefix(static_cast<std::size_t>(sent));
@@ -104,7 +106,8 @@ void serve_callbacks(std::uint16_t port, const port_callback& ready) {
   check(uv_tcp_bind(&s->listener, reinterpret_cast<const sockaddr*>(&address), 0), "uv_tcp_bind");
   check(uv_listen(reinterpret_cast<uv_stream_t*>(&s->listener), 4096, on_connection), "uv_listen");
   int size = sizeof address;
-  check(uv_tcp_getsockname(&s->listener, reinterpret_cast<sockaddr*>(&address), &size), "uv_tcp_getsockname");
+  check(uv_tcp_getsockname(&s->listener, reinterpret_cast<sockaddr*>(&address), &size),
+        "uv_tcp_getsockname");
   ready(ntohs(address.sin_port));
   uv_run(&s->loop, UV_RUN_DEFAULT);
 }

@@ -28,7 +28,8 @@ struct connection {
 
 class epoll_server {
  public:
-  explicit epoll_server(int listener) : listener_(listener), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
+  explicit epoll_server(int listener)
+      : listener_(listener), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
     watch(EPOLL_CTL_ADD, listener, EPOLLIN, nullptr);
   }
 

@@ -31,10 +31,12 @@ void soak(context& ctx, const std::string& stack, table& out) {
   const double seconds = ctx.pick(6.0, 60.0);
   const auto& cores = usable_cores();
   want_descriptors(idle_connections + active_connections + 64);
-  child_process server = child_process::start(
-      "serve-plaintext",
-      {{"impl", "fiber"}, {"stack", stack}, {"connections", std::to_string(idle_connections + active_connections)}},
-      cores.front());
+  child_process server =
+      child_process::start("serve-plaintext",
+                           {{"impl", "fiber"},
+                            {"stack", stack},
+                            {"connections", std::to_string(idle_connections + active_connections)}},
+                           cores.front());
   const auto port = static_cast<std::uint16_t>(std::stoul(server.expect("port")));
   load_target idle("idle", port, idle_connections, 1);  // one request each proves that it is served
   load_target active("active", port, active_connections, 1);
@@ -53,24 +55,31 @@ void soak(context& ctx, const std::string& stack, table& out) {
   idle.drive(1ms, latencies);  // those that were idle all the time still answer
   const double growth = static_cast<double>(last) - static_cast<double>(settled);
   const std::string variant = "fiber/" + stack;
-  const parameters params{{"idle", idle_connections}, {"active", active_connections}, {"seconds", seconds}};
+  const parameters params{
+      {"idle", idle_connections}, {"active", active_connections}, {"seconds", seconds}};
   ctx.add(variant, "requests_per_second", static_cast<double>(requests) / driven, "1/s", params);
   ctx.add(variant, "resident_bytes", static_cast<double>(last), "bytes", params);
   ctx.add(variant, "growth_bytes", growth, "bytes", params);
   ctx.add(variant, "p99_us", latencies.percentile(0.99) / 1000, "us", params);
-  out.row({variant, fixed(seconds, 0), fixed(static_cast<double>(requests), 0), fixed(static_cast<double>(requests) / driven, 0),
-           fixed(latencies.percentile(0.99) / 1000, 0), fixed(static_cast<double>(last) / 1024, 0), fixed(growth / 1024, 0)});
+  out.row({variant, fixed(seconds, 0), fixed(static_cast<double>(requests), 0),
+           fixed(static_cast<double>(requests) / driven, 0),
+           fixed(latencies.percentile(0.99) / 1000, 0), fixed(static_cast<double>(last) / 1024, 0),
+           fixed(growth / 1024, 0)});
 }
 
 void run(context& ctx) {
-  std::printf("  10,000 connections open, 1,000 of them active; growth of memory since second %.0f\n", settling_seconds);
-  table out({"variant", "seconds", "requests", "requests/s", "p99 us", "resident KiB", "growth KiB"});
+  std::printf(
+      "  10,000 connections open, 1,000 of them active; growth of memory since second %.0f\n",
+      settling_seconds);
+  table out(
+      {"variant", "seconds", "requests", "requests/s", "p99 us", "resident KiB", "growth KiB"});
   for (const std::string& stack : stack_variants())
     ctx.attempt("fiber/" + stack, [&] { soak(ctx, stack, out); });
   out.print();
 }
 
-const registration entry({"S1", "soak: 10,000 connections held open, 1,000 of them active",
+const registration entry({"S1",
+                          "soak: 10,000 connections held open, 1,000 of them active",
                           "whether a server of fibers answers all of them and keeps its memory",
                           "connections that come and go",
                           {"fiber/<stack>"},

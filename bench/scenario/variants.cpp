@@ -8,7 +8,8 @@ namespace bench {
 std::vector<std::string> stack_variants() { return {"reserved"}; }
 
 tendril::runtime_options runtime_with(const std::string& stack, unsigned workers) {
-  if (stack != "reserved") throw std::invalid_argument("unknown --stack '" + stack + "'; known: reserved");
+  if (stack != "reserved")
+    throw std::invalid_argument("unknown --stack '" + stack + "'; known: reserved");
   tendril::runtime_options options;
   options.workers = workers;
   options.stack.kind = tendril::stack_kind::reserved;

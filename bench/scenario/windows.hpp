@@ -39,7 +39,9 @@ std::vector<double> time_windows(const window_plan& plan, Operation&& operation)
       done += plan.batch;
       now = clock::now();
     }
-    if (w >= 0) figures.push_back(std::chrono::duration<double, std::nano>(now - begin).count() / static_cast<double>(done));
+    if (w >= 0)
+      figures.push_back(std::chrono::duration<double, std::nano>(now - begin).count() /
+                        static_cast<double>(done));
   }
   return figures;
 }

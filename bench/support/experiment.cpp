@@ -18,8 +18,8 @@ int number_of(const experiment& e) { return std::atoi(e.id.c_str() + 1); }
 
 }  // namespace
 
-void context::add(const std::string& variant, const std::string& metric, double value, const std::string& unit,
-                  parameters params) {
+void context::add(const std::string& variant, const std::string& metric, double value,
+                  const std::string& unit, parameters params) {
   report_.results.push_back({id_, variant, metric, value, unit, std::move(params)});
 }
 
@@ -43,7 +43,8 @@ registration::registration(experiment e) { registered().push_back(std::move(e));
 
 std::vector<experiment> experiments() {
   std::vector<experiment> all = registered();
-  std::sort(all.begin(), all.end(), [](const experiment& a, const experiment& b) { return number_of(a) < number_of(b); });
+  std::sort(all.begin(), all.end(),
+            [](const experiment& a, const experiment& b) { return number_of(a) < number_of(b); });
   return all;
 }
 

@@ -20,7 +20,8 @@ enum class run_mode { brief, full };
 
 class context {
  public:
-  context(report& into, run_mode mode, bool self_check) : report_(into), mode_(mode), self_check_(self_check) {}
+  context(report& into, run_mode mode, bool self_check)
+      : report_(into), mode_(mode), self_check_(self_check) {}
 
   bool full() const noexcept { return mode_ == run_mode::full; }
   bool self_check() const noexcept { return self_check_; }
@@ -31,8 +32,8 @@ class context {
   }
 
   void begin(const std::string& experiment_id) { id_ = experiment_id; }
-  void add(const std::string& variant, const std::string& metric, double value, const std::string& unit,
-           parameters params = {});
+  void add(const std::string& variant, const std::string& metric, double value,
+           const std::string& unit, parameters params = {});
 
   /// Runs `measure`; an exception becomes a failure of that variant, printed and reported.
   bool attempt(const std::string& variant, const std::function<void()>& measure);

@@ -19,7 +19,8 @@ namespace {
 std::uint64_t now_ns(clockid_t clock = CLOCK_MONOTONIC) noexcept {
   timespec t{};
   ::clock_gettime(clock, &t);
-  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u +
+         static_cast<std::uint64_t>(t.tv_nsec);
 }
 
 /// One exchange on a blocking socket; returns the size of the whole response, 0 if it makes no sense.
@@ -28,14 +29,18 @@ std::size_t first_exchange(int fd) {
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   // In two parts, so that every run also exercises a request split across packets.
   const std::string_view whole = plaintext::request;
-  const std::string_view parts[] = {whole.substr(0, whole.size() - 2), whole.substr(whole.size() - 2)};
+  const std::string_view parts[] = {whole.substr(0, whole.size() - 2),
+                                    whole.substr(whole.size() - 2)};
   for (std::string_view part : parts)
-    if (::send(fd, part.data(), part.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(part.size())) return 0;
+    if (::send(fd, part.data(), part.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(part.size()))
+      return 0;
   std::string text;
   for (;;) {
     if (const auto head = text.find("\r\n\r\n"); head != std::string::npos) {
       const auto length = text.find("Content-Length: ");
-      if (text.rfind(plaintext::response_start, 0) != 0 || length == std::string::npos || length > head) return 0;
+      if (text.rfind(plaintext::response_start, 0) != 0 || length == std::string::npos ||
+          length > head)
+        return 0;
       const std::size_t size = head + 4 + std::stoul(text.substr(length + 16));
       if (text.size() == size) return size;
       if (text.size() > size) return 0;
@@ -49,14 +54,16 @@ std::size_t first_exchange(int fd) {
 
 }  // namespace
 
-load_target::load_target(std::string name, std::uint16_t port, unsigned connections, unsigned pipeline)
+load_target::load_target(std::string name, std::uint16_t port, unsigned connections,
+                         unsigned pipeline)
     : name_(std::move(name)), pipeline_(pipeline), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   for (unsigned i = 0; i < pipeline; ++i) batch_ += plaintext::request;
   connections_.resize(connections);
   for (connection& c : connections_) {
     c.fd = connect_to_loopback(port);
     const std::size_t size = first_exchange(c.fd.get());
-    if (size == 0 || (response_bytes_ != 0 && response_bytes_ != size)) fail("unexpected response to the first request");
+    if (size == 0 || (response_bytes_ != 0 && response_bytes_ != size))
+      fail("unexpected response to the first request");
     response_bytes_ = size;
     epoll_event interest{};
     interest.events = EPOLLIN;
@@ -65,7 +72,9 @@ load_target::load_target(std::string name, std::uint16_t port, unsigned connecti
   }
 }
 
-void load_target::fail(const std::string& what) const { throw std::runtime_error("server " + name_ + ": " + what); }
+void load_target::fail(const std::string& what) const {
+  throw std::runtime_error("server " + name_ + ": " + what);
+}
 
 void load_target::send_batch(connection& c, std::uint64_t now) {
   c.sent_at = now;
@@ -86,8 +95,10 @@ std::size_t load_target::receive(connection& c) {
 
   const std::size_t before = (c.awaited + response_bytes_ - 1) / response_bytes_;
   // awaited % size is what is left of the response that the last read broke off, if it did.
-  for (std::size_t at = c.awaited % response_bytes_; at + plaintext::response_start.size() <= got; at += response_bytes_)
-    if (std::memcmp(bytes.data() + at, plaintext::response_start.data(), plaintext::response_start.size()) != 0)
+  for (std::size_t at = c.awaited % response_bytes_; at + plaintext::response_start.size() <= got;
+       at += response_bytes_)
+    if (std::memcmp(bytes.data() + at, plaintext::response_start.data(),
+                    plaintext::response_start.size()) != 0)
       fail("sent something else than a 200 response");
   c.awaited -= got;
   return before - (c.awaited + response_bytes_ - 1) / response_bytes_;
@@ -105,9 +116,12 @@ slice load_target::drive(std::chrono::nanoseconds length, latency_histogram& lat
   std::size_t busy = connections_.size();
   bool sending = true;
   while (busy != 0) {
-    const int n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), patience_ms);
+    const int n =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), patience_ms);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail(n == 0 ? "no response for 5 seconds" : std::string("epoll_wait: ") + std::strerror(errno));
+    if (n <= 0)
+      fail(n == 0 ? "no response for 5 seconds"
+                  : std::string("epoll_wait: ") + std::strerror(errno));
     for (int i = 0; i < n; ++i) {
       auto& c = *static_cast<connection*>(events[static_cast<std::size_t>(i)].data.ptr);
       const std::size_t responses = receive(c);
@@ -120,10 +134,8 @@ slice load_target::drive(std::chrono::nanoseconds length, latency_histogram& lat
       }
       result.in_all += responses;
       if (c.awaited != 0) continue;
-      if (sending)
-        send_batch(c, now);
-      else
-        --busy;
+      if (sending) send_batch(c, now);
+      else --busy;
     }
   }
   result.seconds_in_all = static_cast<double>(now_ns() - begin) * 1e-9;

@@ -22,10 +22,10 @@
 namespace bench {
 
 struct slice {
-  std::uint64_t in_time = 0;  ///< responses until the slice was over
-  std::uint64_t in_all = 0;   ///< and those of the requests then still under way
-  double seconds = 0;         ///< length of the slice, as measured
-  double seconds_in_all = 0;  ///< until the last response
+  std::uint64_t in_time = 0;    ///< responses until the slice was over
+  std::uint64_t in_all = 0;     ///< and those of the requests then still under way
+  double seconds = 0;           ///< length of the slice, as measured
+  double seconds_in_all = 0;    ///< until the last response
   double load_cpu_seconds = 0;  ///< CPU time of the loader over seconds_in_all
 };
 

@@ -14,7 +14,9 @@ namespace {
 std::uint64_t kilobytes_line(std::string_view file, std::string_view key) {
   std::ifstream in{std::string(file)};
   for (std::string line; std::getline(in, line);) {
-    if (line.size() <= key.size() || line.compare(0, key.size(), key) != 0 || line[key.size()] != ':') continue;
+    if (line.size() <= key.size() || line.compare(0, key.size(), key) != 0 ||
+        line[key.size()] != ':')
+      continue;
     std::istringstream value(line.substr(key.size() + 1));
     std::uint64_t kb = 0;
     if (value >> kb) return kb * 1024;

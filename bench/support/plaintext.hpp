@@ -19,7 +19,8 @@
 
 namespace bench::plaintext {
 
-inline constexpr std::string_view request = "GET /plaintext HTTP/1.1\r\nHost: tendril-bench\r\n\r\n";
+inline constexpr std::string_view request =
+    "GET /plaintext HTTP/1.1\r\nHost: tendril-bench\r\n\r\n";
 inline constexpr std::string_view response_start = "HTTP/1.1 200 OK\r\n";
 
 /// The bytes of one connection that have arrived but do not yet make a whole request.
@@ -107,13 +108,15 @@ class responder {
     std::tm parts{};
     ::gmtime_r(&second, &parts);
     constexpr std::string_view before = "HTTP/1.1 200 OK\r\nServer: bench\r\nDate: ";
-    constexpr std::string_view after = "\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
+    constexpr std::string_view after =
+        "\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
     char* const start = current_->bytes.data();
     char* p = std::copy(before.begin(), before.end(), start);
     p += std::strftime(p, 64, "%a, %d %b %Y %H:%M:%S GMT", &parts);
     p = std::copy(after.begin(), after.end(), p);
     current_->one = static_cast<std::size_t>(p - start);
-    for (std::size_t i = 1; i < max_batch; ++i) std::memcpy(start + i * current_->one, start, current_->one);
+    for (std::size_t i = 1; i < max_batch; ++i)
+      std::memcpy(start + i * current_->one, start, current_->one);
   }
 
   std::vector<std::unique_ptr<block>> blocks_;

@@ -21,7 +21,9 @@
 namespace bench {
 namespace {
 
-[[noreturn]] void throw_errno(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void throw_errno(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 cpu_set_t set_of(const std::vector<int>& cores) {
   cpu_set_t set;
@@ -131,7 +133,8 @@ bool child_process::read_line(std::string& line, std::chrono::steady_clock::time
       unread_.erase(0, end + 1);
       return true;
     }
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
     if (left.count() <= 0) {
       stop();
       throw std::runtime_error("role " + name_ + " did not report in time");
@@ -153,10 +156,12 @@ std::string child_process::expect(const std::string& key, std::chrono::seconds t
   std::string line;
   if (!read_line(line, std::chrono::steady_clock::now() + timeout)) {
     const std::string how = ending();
-    throw std::runtime_error(how.empty() ? "role " + name_ + " ended without reporting " + key : how);
+    throw std::runtime_error(how.empty() ? "role " + name_ + " ended without reporting " + key
+                                         : how);
   }
   if (line.compare(0, key.size() + 1, key + ' ') != 0)
-    throw std::runtime_error("role " + name_ + " reported '" + line + "' where " + key + " was expected");
+    throw std::runtime_error("role " + name_ + " reported '" + line + "' where " + key +
+                             " was expected");
   return line.substr(key.size() + 1);
 }
 
@@ -165,7 +170,8 @@ std::map<std::string, double> child_process::collect(std::chrono::seconds timeou
   std::map<std::string, double> values;
   for (std::string line; read_line(line, deadline);) {
     const auto space = line.find(' ');
-    if (space == std::string::npos) throw std::runtime_error("role " + name_ + " reported '" + line + "'");
+    if (space == std::string::npos)
+      throw std::runtime_error("role " + name_ + " reported '" + line + "'");
     values[line.substr(0, space)] = std::strtod(line.c_str() + space + 1, nullptr);
   }
   if (const std::string how = ending(); !how.empty()) throw std::runtime_error(how);
@@ -178,8 +184,10 @@ std::string child_process::ending() {
   const pid_t pid = std::exchange(pid_, -1);
   while (::waitpid(pid, &status, 0) < 0)
     if (errno != EINTR) return "role " + name_ + " is gone";
-  if (WIFSIGNALED(status)) return "role " + name_ + " was killed by signal " + std::to_string(WTERMSIG(status));
-  if (WEXITSTATUS(status) != 0) return "role " + name_ + " ended with status " + std::to_string(WEXITSTATUS(status));
+  if (WIFSIGNALED(status))
+    return "role " + name_ + " was killed by signal " + std::to_string(WTERMSIG(status));
+  if (WEXITSTATUS(status) != 0)
+    return "role " + name_ + " ended with status " + std::to_string(WEXITSTATUS(status));
   return {};
 }
 
@@ -203,7 +211,8 @@ std::uint64_t child_process::resident_bytes() const {
   std::ifstream statm("/proc/" + std::to_string(pid_) + "/statm");
   std::uint64_t total = 0;
   std::uint64_t resident = 0;
-  if (!(statm >> total >> resident)) throw std::runtime_error("cannot read the memory use of " + name_ + ": has it ended?");
+  if (!(statm >> total >> resident))
+    throw std::runtime_error("cannot read the memory use of " + name_ + ": has it ended?");
   return resident * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
@@ -215,8 +224,8 @@ void child_process::stop() noexcept {
   pid_ = -1;
 }
 
-std::map<std::string, double> run_role(const std::string& role_name, const arguments& args, int core,
-                                       std::chrono::seconds timeout) {
+std::map<std::string, double> run_role(const std::string& role_name, const arguments& args,
+                                       int core, std::chrono::seconds timeout) {
   return child_process::start(role_name, args, core).collect(timeout);
 }
 

@@ -41,7 +41,8 @@ class child_process {
 
   /// The value of the next line that the child reports, which must be for `key`. Throws when the child
   /// ends or stays silent beyond the timeout; the message says how it ended.
-  std::string expect(const std::string& key, std::chrono::seconds timeout = std::chrono::seconds(30));
+  std::string expect(const std::string& key,
+                     std::chrono::seconds timeout = std::chrono::seconds(30));
 
   /// All lines until the child ends. Throws unless it ends with status 0.
   std::map<std::string, double> collect(std::chrono::seconds timeout);
@@ -72,7 +73,8 @@ class child_process {
 };
 
 /// Runs a role to its end and returns what it reported.
-std::map<std::string, double> run_role(const std::string& role_name, const arguments& args, int core = any_core,
+std::map<std::string, double> run_role(const std::string& role_name, const arguments& args,
+                                       int core = any_core,
                                        std::chrono::seconds timeout = std::chrono::seconds(120));
 
 /// Runs a program found on PATH on `core`, returns its standard output; empty when it is missing or fails.

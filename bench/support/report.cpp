@@ -32,7 +32,8 @@ std::string cpu_model() {
   std::ifstream in("/proc/cpuinfo");
   for (std::string line; std::getline(in, line);) {
     const auto colon = line.find(": ");
-    if (colon != std::string::npos && (line.rfind("model name", 0) == 0 || line.rfind("CPU part", 0) == 0))
+    if (colon != std::string::npos &&
+        (line.rfind("model name", 0) == 0 || line.rfind("CPU part", 0) == 0))
       return line.substr(colon + 2);
   }
   return "unknown";
@@ -54,8 +55,10 @@ ordered_json json_of(const parameters& list) {
 }
 
 ordered_json json_of(const machine& m) {
-  ordered_json object = {{"cpu", m.cpu},     {"cores", m.cores},   {"kernel", m.kernel}, {"compiler", m.compiler},
-                         {"build", m.build}, {"commit", m.commit}, {"date", m.date},     {"load_average", m.load_average}};
+  ordered_json object = {{"cpu", m.cpu},       {"cores", m.cores},
+                         {"kernel", m.kernel}, {"compiler", m.compiler},
+                         {"build", m.build},   {"commit", m.commit},
+                         {"date", m.date},     {"load_average", m.load_average}};
   object["governor"] = m.governor.empty() ? ordered_json(nullptr) : ordered_json(m.governor);
   return object;
 }
@@ -101,15 +104,17 @@ machine describe_machine() {
 void write_json(const report& all, const std::string& path) {
   ordered_json results = ordered_json::array();
   for (const result& r : all.results)
-    results.push_back({{"experiment", r.experiment},
-                       {"variant", r.variant},
-                       {"metric", r.metric},
-                       {"value", std::isfinite(r.value) ? ordered_json(r.value) : ordered_json(nullptr)},
-                       {"unit", r.unit},
-                       {"params", json_of(r.params)}});
+    results.push_back(
+        {{"experiment", r.experiment},
+         {"variant", r.variant},
+         {"metric", r.metric},
+         {"value", std::isfinite(r.value) ? ordered_json(r.value) : ordered_json(nullptr)},
+         {"unit", r.unit},
+         {"params", json_of(r.params)}});
   ordered_json failures = ordered_json::array();
   for (const failure& f : all.failures)
-    failures.push_back({{"experiment", f.experiment}, {"variant", f.variant}, {"reason", f.reason}});
+    failures.push_back(
+        {{"experiment", f.experiment}, {"variant", f.variant}, {"reason", f.reason}});
   const ordered_json document = {
       {"schema", 1}, {"machine", json_of(all.where)}, {"results", results}, {"failures", failures}};
 

@@ -32,8 +32,9 @@ struct parameter {
   parameter(std::string n, bool v) : name(std::move(n)), value(v) {}
   parameter(std::string n, double v) : name(std::move(n)), value(v) {}
   template <class Integer>
-    requires(std::is_integral_v<Integer> && !std::is_same_v<Integer, bool>)
-  parameter(std::string n, Integer v) : name(std::move(n)), value(static_cast<std::int64_t>(v)) {}
+  requires(std::is_integral_v<Integer> && !std::is_same_v<Integer, bool>)
+      parameter(std::string n, Integer v)
+      : name(std::move(n)), value(static_cast<std::int64_t>(v)) {}
 };
 using parameters = std::vector<parameter>;
 

@@ -22,7 +22,8 @@ std::vector<role>& roles() {
 arguments arguments::parse(const std::vector<std::string>& words) {
   arguments parsed;
   for (std::size_t i = 0; i < words.size(); i += 2) {
-    if (words[i].rfind("--", 0) != 0) throw std::invalid_argument("expected --option, found '" + words[i] + "'");
+    if (words[i].rfind("--", 0) != 0)
+      throw std::invalid_argument("expected --option, found '" + words[i] + "'");
     if (i + 1 == words.size()) throw std::invalid_argument(words[i] + " needs a value");
     parsed.set(words[i].substr(2), words[i + 1]);
   }
@@ -79,7 +80,9 @@ void role_output::send(std::string_view key, std::string_view value) {
   }
 }
 
-role_registration::role_registration(std::string_view name, role_function run) { roles().push_back({name, run}); }
+role_registration::role_registration(std::string_view name, role_function run) {
+  roles().push_back({name, run});
+}
 
 const role* find_role(std::string_view name) {
   for (const role& r : roles())

@@ -22,7 +22,8 @@ namespace bench {
 class arguments {
  public:
   arguments() = default;
-  arguments(std::initializer_list<std::pair<const std::string, std::string>> pairs) : values_(pairs) {}
+  arguments(std::initializer_list<std::pair<const std::string, std::string>> pairs)
+      : values_(pairs) {}
   static arguments parse(const std::vector<std::string>& words);
 
   void set(std::string key, std::string value) { values_[std::move(key)] = std::move(value); }

@@ -48,7 +48,8 @@ unique_fd connect_to_loopback(std::uint16_t port) {
   unique_fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   check(static_cast<bool>(fd), where);
   const sockaddr_in address = loopback(port);
-  check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0, where);
+  check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0,
+        where);
   set_no_delay(fd.get());
   return fd;
 }

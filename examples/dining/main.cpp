@@ -48,9 +48,8 @@ void philosopher(std::size_t self, place_for_fork& left, place_for_fork& right,
   std::size_t in_vain = 0;
   while (std::optional<fork> first = left.receive()) {
     std::optional<fork> second;
-    tendril::select(
-        tendril::on_receive(right, [&](std::optional<fork> f) { second = f; }),
-        tendril::on_timeout(1ms, [] {}));
+    tendril::select(tendril::on_receive(right, [&](std::optional<fork> f) { second = f; }),
+                    tendril::on_timeout(1ms, [] {}));
 
     if (second) {
       tendril::this_fiber::yield();  // eating, with time for the neighbours to get hungry

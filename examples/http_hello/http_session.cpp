@@ -90,7 +90,9 @@ bool http_session::answer_what_is_complete() {
 void http_session::answer(const response& r, bool stay) {
   const bool old = request_ && request_->is_http_1_0();
   render(out_, r,
-         !stay ? persistence::closing : old ? persistence::to_be_told : persistence::implied,
+         !stay ? persistence::closing
+         : old ? persistence::to_be_told
+               : persistence::implied,
          date_.view());
 }
 

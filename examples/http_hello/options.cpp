@@ -12,7 +12,8 @@ namespace http_hello {
 const char* const usage =
     "usage: http_hello [HOST:PORT] [option...]\n"
     "\n"
-    "HOST is an address (127.0.0.1, [::1], 0.0.0.0); port 0 takes a free one. Default 127.0.0.1:8080.\n"
+    "HOST is an address (127.0.0.1, [::1], 0.0.0.0); port 0 takes a free one. Default "
+    "127.0.0.1:8080.\n"
     "\n"
     "  --workers N             threads, 0 to 64; 0, the default: one per processor\n"
     "  --idle-timeout SECONDS  closes a connection on which nothing moves (default 60)\n"

@@ -9,19 +9,30 @@ namespace {
 
 std::string_view status_line(status code) noexcept {
   switch (code) {
-    case status::ok: return "HTTP/1.1 200 OK\r\n";
-    case status::no_content: return "HTTP/1.1 204 No Content\r\n";
-    case status::bad_request: return "HTTP/1.1 400 Bad Request\r\n";
-    case status::not_found: return "HTTP/1.1 404 Not Found\r\n";
-    case status::method_not_allowed: return "HTTP/1.1 405 Method Not Allowed\r\n";
-    case status::request_timeout: return "HTTP/1.1 408 Request Timeout\r\n";
-    case status::payload_too_large: return "HTTP/1.1 413 Content Too Large\r\n";
-    case status::uri_too_long: return "HTTP/1.1 414 URI Too Long\r\n";
-    case status::expectation_failed: return "HTTP/1.1 417 Expectation Failed\r\n";
+    case status::ok:
+      return "HTTP/1.1 200 OK\r\n";
+    case status::no_content:
+      return "HTTP/1.1 204 No Content\r\n";
+    case status::bad_request:
+      return "HTTP/1.1 400 Bad Request\r\n";
+    case status::not_found:
+      return "HTTP/1.1 404 Not Found\r\n";
+    case status::method_not_allowed:
+      return "HTTP/1.1 405 Method Not Allowed\r\n";
+    case status::request_timeout:
+      return "HTTP/1.1 408 Request Timeout\r\n";
+    case status::payload_too_large:
+      return "HTTP/1.1 413 Content Too Large\r\n";
+    case status::uri_too_long:
+      return "HTTP/1.1 414 URI Too Long\r\n";
+    case status::expectation_failed:
+      return "HTTP/1.1 417 Expectation Failed\r\n";
     case status::header_fields_too_large:
       return "HTTP/1.1 431 Request Header Fields Too Large\r\n";
-    case status::not_implemented: return "HTTP/1.1 501 Not Implemented\r\n";
-    case status::version_not_supported: return "HTTP/1.1 505 HTTP Version Not Supported\r\n";
+    case status::not_implemented:
+      return "HTTP/1.1 501 Not Implemented\r\n";
+    case status::version_not_supported:
+      return "HTTP/1.1 505 HTTP Version Not Supported\r\n";
   }
   return "HTTP/1.1 500 Internal Server Error\r\n";
 }

@@ -38,8 +38,8 @@ struct response {
 response plain(status) noexcept;
 
 enum class persistence {
-  implied,        ///< HTTP/1.1, and the connection stays
-  to_be_told,     ///< HTTP/1.0: staying has to be said
+  implied,     ///< HTTP/1.1, and the connection stays
+  to_be_told,  ///< HTTP/1.0: staying has to be said
   closing,
 };
 

@@ -71,7 +71,9 @@ class barrier {
       : core_(expected), completion_(std::move(f)) {}
 
   /// Never switches, unless the completion function does.
-  [[nodiscard]] arrival_token arrive(std::ptrdiff_t n = 1) { return arrival_token(enter(n, false)); }
+  [[nodiscard]] arrival_token arrive(std::ptrdiff_t n = 1) {
+    return arrival_token(enter(n, false));
+  }
   /// \throws std::system_error  operation_canceled, timed_out (deadline_scope); the arrival stands
   /// \switch yes, unless the phase is over
   void wait(arrival_token&& arrival) { pass(arrival.phase_); }

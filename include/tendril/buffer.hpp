@@ -17,7 +17,7 @@ using const_buffer = std::span<const std::byte>;
 namespace detail {
 template <class R>
 concept byte_range = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
-                     std::is_trivially_copyable_v<std::ranges::range_value_t<R>>;
+    std::is_trivially_copyable_v<std::ranges::range_value_t<R>>;
 }  // namespace detail
 
 /// The bytes of an array, vector, string, string_view or span; mutable if the elements are.
@@ -31,10 +31,8 @@ template <detail::byte_range R>
 auto buffer(R&& range) noexcept {
   using element = std::remove_reference_t<std::ranges::range_reference_t<R>>;
   const std::span<element> all(std::ranges::data(range), std::ranges::size(range));
-  if constexpr (std::is_const_v<element>)
-    return const_buffer(std::as_bytes(all));
-  else
-    return mutable_buffer(std::as_writable_bytes(all));
+  if constexpr (std::is_const_v<element>) return const_buffer(std::as_bytes(all));
+  else return mutable_buffer(std::as_writable_bytes(all));
 }
 
 /// The same, at most the first `bytes` of it.

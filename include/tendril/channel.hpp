@@ -59,16 +59,12 @@ struct channel_slot {
 
   template <class U>
   static type wrap(U&& value) {
-    if constexpr (direct)
-      return T(std::forward<U>(value));
-    else
-      return std::make_unique<T>(std::forward<U>(value));
+    if constexpr (direct) return T(std::forward<U>(value));
+    else return std::make_unique<T>(std::forward<U>(value));
   }
   static std::optional<T> unwrap(std::optional<type>&& slot) {
-    if constexpr (direct)
-      return std::move(slot);
-    else
-      return slot ? std::optional<T>(std::move(**slot)) : std::nullopt;
+    if constexpr (direct) return std::move(slot);
+    else return slot ? std::optional<T>(std::move(**slot)) : std::nullopt;
   }
   /// Undoes a move out of `source`.
   static void give_back(type&& slot, T& source) {
@@ -169,7 +165,8 @@ class channel : public detail::channel_base {
   using value_type = T;
 
   explicit channel(std::size_t capacity = 0)
-      : channel_base(capacity), ring_(capacity != 0 ? std::allocator<slot>().allocate(capacity) : nullptr) {}
+      : channel_base(capacity),
+        ring_(capacity != 0 ? std::allocator<slot>().allocate(capacity) : nullptr) {}
   ~channel() {
     for (; count_ != 0; --count_, head_ = wrap(head_ + 1)) std::destroy_at(ring_ + head_);
     if (ring_ != nullptr) std::allocator<slot>().deallocate(ring_, capacity_);
@@ -197,24 +194,23 @@ class channel : public detail::channel_base {
 
   /// False when it would have to wait or the channel is closed. Never switches.
   bool try_send(T&& value) { return try_send_lvalue(value); }
-  bool try_send(const T& value)
-    requires std::is_copy_constructible_v<T>
-  {
+  bool try_send(const T& value) requires std::is_copy_constructible_v<T> {
     T copy(value);
     return try_send_lvalue(copy);
   }
 
   /// False when the time has passed. \throws as send()
   template <class Clock, class Duration>
-  bool send_until(T&& value, const std::chrono::time_point<Clock, Duration>& t, std::stop_token stop = {}) {
+  bool send_until(T&& value, const std::chrono::time_point<Clock, Duration>& t,
+                  std::stop_token stop = {}) {
     return detail::attempt_until(t, [&](detail::time_point d) {
-      return in_time(send_lvalue(value, {.deadline = d, .stop = &stop, .reason = what_send}), what_send);
+      return in_time(send_lvalue(value, {.deadline = d, .stop = &stop, .reason = what_send}),
+                     what_send);
     });
   }
   template <class Clock, class Duration>
-  bool send_until(const T& value, const std::chrono::time_point<Clock, Duration>& t, std::stop_token stop = {})
-    requires std::is_copy_constructible_v<T>
-  {
+  bool send_until(const T& value, const std::chrono::time_point<Clock, Duration>& t,
+                  std::stop_token stop = {}) requires std::is_copy_constructible_v<T> {
     return send_until(T(value), t, std::move(stop));
   }
   template <class Rep, class Period>
@@ -222,9 +218,8 @@ class channel : public detail::channel_base {
     return send_until(std::move(value), detail::deadline_after(d), std::move(stop));
   }
   template <class Rep, class Period>
-  bool send_for(const T& value, const std::chrono::duration<Rep, Period>& d, std::stop_token stop = {})
-    requires std::is_copy_constructible_v<T>
-  {
+  bool send_for(const T& value, const std::chrono::duration<Rep, Period>& d,
+                std::stop_token stop = {}) requires std::is_copy_constructible_v<T> {
     return send_until(T(value), detail::deadline_after(d), std::move(stop));
   }
 
@@ -272,18 +267,20 @@ class channel : public detail::channel_base {
     return unwrap_timed(receive_before(t, stop));
   }
   template <class Clock, class Duration>
-  std::optional<T> receive_until(const std::chrono::time_point<Clock, Duration>& t, std::error_code& ec) {
+  std::optional<T> receive_until(const std::chrono::time_point<Clock, Duration>& t,
+                                 std::error_code& ec) {
     return receive_until(t, std::stop_token(), ec);
   }
   template <class Clock, class Duration>
-  std::optional<T> receive_until(const std::chrono::time_point<Clock, Duration>& t, std::stop_token stop,
-                                 std::error_code& ec) {
+  std::optional<T> receive_until(const std::chrono::time_point<Clock, Duration>& t,
+                                 std::stop_token stop, std::error_code& ec) {
     auto [got, result] = receive_before(t, stop);
     ec = error_of(result);
     return slots::unwrap(std::move(got));
   }
   template <class Rep, class Period>
-  std::optional<T> receive_for(const std::chrono::duration<Rep, Period>& d, std::stop_token stop = {}) {
+  std::optional<T> receive_for(const std::chrono::duration<Rep, Period>& d,
+                               std::stop_token stop = {}) {
     return receive_until(detail::deadline_after(d), std::move(stop));
   }
   template <class Rep, class Period>
@@ -461,11 +458,13 @@ class channel : public detail::channel_base {
   void send_or_throw(T& value, const detail::wait_options& options) {
     if constexpr (slots::direct) {
       const detail::outcome result = send_slot(value, options);
-      if (result != detail::outcome::signalled) [[unlikely]] fail(result, what_send);
+      if (result != detail::outcome::signalled) [[unlikely]]
+        fail(result, what_send);
     } else {
       slot boxed = slots::wrap(std::move(value));
       const detail::outcome result = send_slot(boxed, options);
-      if (result != detail::outcome::signalled) [[unlikely]] fail(result, what_send);
+      if (result != detail::outcome::signalled) [[unlikely]]
+        fail(result, what_send);
     }
   }
 
@@ -503,7 +502,8 @@ class channel : public detail::channel_base {
     detail::outcome result;
   };
   template <class Clock, class Duration>
-  received receive_before(const std::chrono::time_point<Clock, Duration>& t, const std::stop_token& stop) {
+  received receive_before(const std::chrono::time_point<Clock, Duration>& t,
+                          const std::stop_token& stop) {
     received r{std::nullopt, detail::outcome::timed_out};
     detail::attempt_until(t, [&](detail::time_point d) {
       r.result = receive_slot(r.got, {.deadline = d, .stop = &stop, .reason = what_receive});

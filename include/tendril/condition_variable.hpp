@@ -47,7 +47,7 @@ class TENDRIL_API notify_list {
  protected:
   tiny_lock lock_;
   wait_list waiters_;
-  std::uint32_t next_ = 0;       ///< numbers the waiters, so that notify_all can tell who came later
+  std::uint32_t next_ = 0;  ///< numbers the waiters, so that notify_all can tell who came later
   std::uint32_t announced_ = 0;  ///< between announce() and wait_announced()
   std::uint32_t epoch_ = 0;      ///< grows when the announced are notified
 };
@@ -100,8 +100,8 @@ class condition_waits {
     while (!stop.stop_requested()) {
       if (ready()) return true;
       const bool in_time = attempt_until(t, [&](time_point d) {
-        return check(
-            self().wait_outcome(lock, {.deadline = d, .stop = &stop, .reason = what}), stop);
+        return check(self().wait_outcome(lock, {.deadline = d, .stop = &stop, .reason = what}),
+                     stop);
       });
       if (!in_time) return ready();
     }

@@ -25,8 +25,8 @@ class runtime;
 
 struct fiber_options {
   stack_options stack = {.bytes = 0};  ///< bytes 0: the runtime's default
-  std::string_view name = {};          ///< shown in dumps and messages; copied, at most 31 bytes kept
-  int affinity = -1;                   ///< index of the only worker to run on; -1: any
+  std::string_view name = {};  ///< shown in dumps and messages; copied, at most 31 bytes kept
+  int affinity = -1;           ///< index of the only worker to run on; -1: any
 };
 
 /// Identifies a fiber while the process lives; default: no fiber.
@@ -71,8 +71,9 @@ class [[nodiscard]] fiber {
   ///
   /// \throws std::system_error  errc::no_runtime, errc::runtime_stopping
   template <class F, class... Args>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, fiber> && !std::is_same_v<std::remove_cvref_t<F>, fiber_options>)
-  explicit fiber(F&& f, Args&&... args) {
+  requires(!std::is_same_v<std::remove_cvref_t<F>, fiber> &&
+           !std::is_same_v<std::remove_cvref_t<F>, fiber_options>) explicit fiber(F&& f,
+                                                                                  Args&&... args) {
     start(nullptr, std::forward<F>(f), std::forward<Args>(args)...);
   }
 
@@ -183,11 +184,10 @@ TENDRIL_API int worker_index() noexcept;
 
 }  // namespace this_fiber
 
-
-
 template <class F, class... Args>
 void fiber::start(const fiber_options* options, F&& f, Args&&... args) {
-  constexpr bool takes_token = std::is_invocable_v<std::decay_t<F>, std::stop_token, std::decay_t<Args>...>;
+  constexpr bool takes_token =
+      std::is_invocable_v<std::decay_t<F>, std::stop_token, std::decay_t<Args>...>;
   static_assert(takes_token || std::is_invocable_v<std::decay_t<F>, std::decay_t<Args>...>,
                 "tendril::fiber: the callable cannot be invoked with these arguments");
   detail::fiber_core* core;
@@ -202,8 +202,7 @@ void fiber::start(const fiber_options* options, F&& f, Args&&... args) {
               [&](auto&&... a) {
                 if constexpr (takes_token)
                   std::invoke(std::move(body), this_fiber::get_stop_token(), std::move(a)...);
-                else
-                  std::invoke(std::move(body), std::move(a)...);
+                else std::invoke(std::move(body), std::move(a)...);
               },
               std::move(bound));
         });
@@ -249,5 +248,7 @@ void spawn(const fiber_options& options, F&& f) {
 
 template <>
 struct std::hash<tendril::fiber_id> {
-  std::size_t operator()(tendril::fiber_id id) const noexcept { return std::hash<std::uint64_t>()(id.value()); }
+  std::size_t operator()(tendril::fiber_id id) const noexcept {
+    return std::hash<std::uint64_t>()(id.value());
+  }
 };

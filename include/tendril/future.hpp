@@ -47,9 +47,9 @@ TENDRIL_API std::exception_ptr broken_promise_error();
 /// Nothing, a value or an exception.
 template <class T>
 class result_slot {
-  using stored = std::conditional_t<std::is_void_v<T>, std::tuple<>,
-                                    std::conditional_t<std::is_reference_v<T>,
-                                                       std::add_pointer_t<T>, T>>;
+  using stored =
+      std::conditional_t<std::is_void_v<T>, std::tuple<>,
+                         std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>>;
 
  public:
   result_slot() noexcept {}
@@ -61,10 +61,8 @@ class result_slot {
 
   template <class... U>
   void emplace(U&&... value) {
-    if constexpr (std::is_reference_v<T>)
-      ::new (raw()) stored(std::addressof(value)...);
-    else
-      ::new (raw()) stored(std::forward<U>(value)...);
+    if constexpr (std::is_reference_v<T>) ::new (raw()) stored(std::addressof(value)...);
+    else ::new (raw()) stored(std::forward<U>(value)...);
     kind_ = kind::value;
   }
   void fail(std::exception_ptr e) noexcept {
@@ -75,14 +73,11 @@ class result_slot {
   T take() {
     const cleared at_end{*this};
     if (kind_ == kind::exception) std::rethrow_exception(std::move(error()));
-    if constexpr (std::is_reference_v<T>)
-      return static_cast<T>(*value());
-    else if constexpr (!std::is_void_v<T>)
-      return std::move(value());
+    if constexpr (std::is_reference_v<T>) return static_cast<T>(*value());
+    else if constexpr (!std::is_void_v<T>) return std::move(value());
   }
   void move_from(result_slot& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
-    if (other.kind_ == kind::exception)
-      fail(std::move(other.error()));
+    if (other.kind_ == kind::exception) fail(std::move(other.error()));
     else if (other.kind_ == kind::value) {
       ::new (raw()) stored(std::move(other.value()));
       kind_ = kind::value;
@@ -90,10 +85,8 @@ class result_slot {
     other.reset();
   }
   void reset() noexcept {
-    if (kind_ == kind::exception)
-      std::destroy_at(&error());
-    else if (kind_ == kind::value)
-      std::destroy_at(std::addressof(value()));
+    if (kind_ == kind::exception) std::destroy_at(&error());
+    else if (kind_ == kind::value) std::destroy_at(std::addressof(value()));
     kind_ = kind::empty;
   }
 
@@ -110,10 +103,12 @@ class result_slot {
     return *std::launder(reinterpret_cast<std::exception_ptr*>(storage_));
   }
 
-  static constexpr std::size_t bytes =
-      sizeof(stored) > sizeof(std::exception_ptr) ? sizeof(stored) : sizeof(std::exception_ptr);
-  static constexpr std::size_t alignment =
-      alignof(stored) > alignof(std::exception_ptr) ? alignof(stored) : alignof(std::exception_ptr);
+  static constexpr std::size_t bytes = sizeof(stored) > sizeof(std::exception_ptr)
+                                           ? sizeof(stored)
+                                           : sizeof(std::exception_ptr);
+  static constexpr std::size_t alignment = alignof(stored) > alignof(std::exception_ptr)
+                                               ? alignof(stored)
+                                               : alignof(std::exception_ptr);
 
   alignas(alignment) std::byte storage_[bytes];
   kind kind_ = kind::empty;
@@ -153,7 +148,9 @@ class promise_base {
  public:
   promise_base() : state_(make_future_state<T>()) {}
   promise_base(promise_base&& other) noexcept
-      : state_(std::exchange(other.state_, nullptr)), retrieved_(other.retrieved_), satisfied_(other.satisfied_) {}
+      : state_(std::exchange(other.state_, nullptr)),
+        retrieved_(other.retrieved_),
+        satisfied_(other.satisfied_) {}
   promise_base& operator=(promise_base&& other) noexcept {
     promise_base(std::move(other)).swap(*this);
     return *this;
@@ -183,7 +180,8 @@ class promise_base {
   template <class... U>
   void set(U&&... value) {
     check();
-    state_->result.emplace(std::forward<U>(value)...);  // if it throws, the promise is still pending
+    state_->result.emplace(
+        std::forward<U>(value)...);  // if it throws, the promise is still pending
     publish();
   }
 
@@ -257,8 +255,7 @@ class [[nodiscard]] future {
   }
 
   void wait() const {
-    if (!ready_or_throw())
-      detail::require_signalled(state_->ready.wait({.reason = what}), what);
+    if (!ready_or_throw()) detail::require_signalled(state_->ready.wait({.reason = what}), what);
   }
   template <class Rep, class Period>
   future_status wait_for(const std::chrono::duration<Rep, Period>& d) const {
@@ -291,7 +288,8 @@ class [[nodiscard]] future {
 
   explicit future(detail::future_state<T>* state) noexcept : state_(state) {}
   bool ready_or_throw() const {
-    if (!valid()) [[unlikely]] detail::throw_future_error(std::future_errc::no_state);
+    if (!valid()) [[unlikely]]
+      detail::throw_future_error(std::future_errc::no_state);
     return is_ready();
   }
   void drop() noexcept {
@@ -309,11 +307,7 @@ class [[nodiscard]] future {
 template <class T>
 class promise : public detail::promise_base<T> {
  public:
-  void set_value(const T& value)
-    requires std::is_copy_constructible_v<T>
-  {
-    this->set(value);
-  }
+  void set_value(const T& value) requires std::is_copy_constructible_v<T> { this->set(value); }
   void set_value(T&& value) { this->set(std::move(value)); }
 };
 
@@ -371,7 +365,9 @@ struct async_state final : future_state<R> {
       call.reset();
       const auto invoke = [&local]() -> R {
         return std::apply(
-            [&local](auto&&... a) -> R { return std::invoke(std::move(local.first), std::move(a)...); },
+            [&local](auto&&... a) -> R {
+              return std::invoke(std::move(local.first), std::move(a)...);
+            },
             std::move(local.second));
       };
       if constexpr (std::is_void_v<R>) {
@@ -419,10 +415,8 @@ struct async_start {
     using state = async_state<R, std::decay_t<F>, tuple>;
     auto* const s = new state(std::forward<F>(f), tuple(std::forward<Args>(args)...));
     future<R> result(s);
-    if (options != nullptr)
-      spawn(*options, async_body<state>(s));
-    else
-      spawn(async_body<state>(s));
+    if (options != nullptr) spawn(*options, async_body<state>(s));
+    else spawn(async_body<state>(s));
     return result;
   }
 };
@@ -439,16 +433,16 @@ using async_result = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...
 /// \throws std::system_error  errc::no_runtime, errc::runtime_stopping; std::bad_alloc
 /// \switch no
 template <class F, class... Args>
-  requires(!std::is_same_v<std::remove_cvref_t<F>, fiber_options>)
-auto async(F&& f, Args&&... args) -> future<detail::async_result<F, Args...>> {
+requires(!std::is_same_v<std::remove_cvref_t<F>, fiber_options>) auto async(F&& f, Args&&... args)
+    -> future<detail::async_result<F, Args...>> {
   return detail::async_start::run<detail::async_result<F, Args...>>(nullptr, std::forward<F>(f),
-                                                                   std::forward<Args>(args)...);
+                                                                    std::forward<Args>(args)...);
 }
 template <class F, class... Args>
 auto async(const fiber_options& options, F&& f, Args&&... args)
     -> future<detail::async_result<F, Args...>> {
   return detail::async_start::run<detail::async_result<F, Args...>>(&options, std::forward<F>(f),
-                                                                   std::forward<Args>(args)...);
+                                                                    std::forward<Args>(args)...);
 }
 
 }  // namespace tendril

@@ -48,8 +48,9 @@ TENDRIL_API std::error_code run_on_pool(pool_call& call);
 template <class F>
 auto blocking(F&& f) -> std::invoke_result_t<std::decay_t<F>&> {
   using R = std::invoke_result_t<std::decay_t<F>&>;
-  using stored = std::conditional_t<std::is_void_v<R>, char,
-      std::conditional_t<std::is_reference_v<R>, std::add_pointer_t<R>, R>>;
+  using stored =
+      std::conditional_t<std::is_void_v<R>, char,
+                         std::conditional_t<std::is_reference_v<R>, std::add_pointer_t<R>, R>>;
   struct call : detail::pool_call {
     explicit call(F&& body) : f(std::forward<F>(body)) {}
     std::decay_t<F> f;
@@ -124,8 +125,8 @@ class TENDRIL_API signal_set {
   ///
   /// \switch yes, unless one is there
   int wait();
-  int wait(std::error_code& ec,
-           std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
+  int wait(std::error_code& ec, std::chrono::steady_clock::time_point deadline =
+                                    std::chrono::steady_clock::time_point::max());
 
   struct state;
 

@@ -68,8 +68,8 @@ class TENDRIL_API mutex {
   void unlock() noexcept {
     std::uint32_t s = locked;
     // Release: pairs with the acquire of whoever takes it next.
-    if (!state_.compare_exchange_strong(s, 0, std::memory_order_release,
-                                        std::memory_order_relaxed)) [[unlikely]]
+    if (!state_.compare_exchange_strong(s, 0, std::memory_order_release, std::memory_order_relaxed))
+        [[unlikely]]
       unlock_contended();
   }
 

@@ -42,7 +42,8 @@ class TENDRIL_API once_flag {
 /// \cost   one load once done
 template <class F, class... Args>
 void call_once(once_flag& flag, F&& f, Args&&... args) {
-  if (flag.state_.load(std::memory_order_acquire) == once_flag::done) return;  // pairs with finish()
+  if (flag.state_.load(std::memory_order_acquire) == once_flag::done)
+    return;  // pairs with finish()
   if (!flag.begin()) return;
   try {
     std::invoke(std::forward<F>(f), std::forward<Args>(args)...);

@@ -78,7 +78,8 @@ struct runtime_stats {
   std::uint64_t sleeps = 0;    ///< times a worker went to sleep
   std::uint64_t wakeups = 0;   ///< times a sleeping worker was woken by another thread
   std::uint64_t timers_fired = 0;
-  std::uint64_t stalls = 0;    ///< times a worker ran one fiber past the monitor's limit while work waited
+  std::uint64_t stalls =
+      0;  ///< times a worker ran one fiber past the monitor's limit while work waited
   stack_stats stacks = {};
 
   std::uint64_t fibers_alive() const noexcept { return fibers_spawned - fibers_finished; }
@@ -142,8 +143,10 @@ auto run_on(scheduler& s, F&& f) -> std::invoke_result_t<std::decay_t<F>&> {
   struct call {
     std::decay_t<F> f;
     std::exception_ptr error{};
-    std::optional<std::conditional_t<std::is_void_v<R>, char, std::conditional_t<std::is_reference_v<R>,
-        std::add_pointer_t<R>, R>>> result{};
+    std::optional<
+        std::conditional_t<std::is_void_v<R>, char,
+                           std::conditional_t<std::is_reference_v<R>, std::add_pointer_t<R>, R>>>
+        result{};
   };
   auto state = std::make_unique<call>(call{std::forward<F>(f)});
   run_to_completion(

@@ -133,8 +133,7 @@ class task_scope {
 
   /// \throws std::system_error  errc::no_runtime, errc::runtime_stopping; std::bad_alloc
   template <class F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, fiber_options>)
-  void spawn(F&& f) {
+  requires(!std::is_same_v<std::remove_cvref_t<F>, fiber_options>) void spawn(F&& f) {
     start(fiber_options{}, std::forward<F>(f));
   }
   template <class F>
@@ -161,9 +160,10 @@ class task_scope {
     detail::scope_core* const core = core_.get();
     detail::scope_child* const child = core->add();
     try {
-      core->started(child, fiber(options, [core, child, body = std::decay_t<F>(std::forward<F>(f))]() mutable {
-        run(*core, child, std::move(body));
-      }));
+      core->started(child, fiber(options, [core, child,
+                                           body = std::decay_t<F>(std::forward<F>(f))]() mutable {
+                      run(*core, child, std::move(body));
+                    }));
     } catch (...) {
       core->started(child, fiber());
       throw;

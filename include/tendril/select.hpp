@@ -232,7 +232,8 @@ std::size_t select_clauses(const std::stop_token* stop, Clauses&... clauses) {
 /// handler(std::optional<T>): the value, or nullopt when the channel is closed and drained.
 template <class T, class F>
 auto on_receive(channel<T>& from, F&& handler) {
-  return detail::receive_clause<T, std::decay_t<F>>{.from = from, .handler = std::forward<F>(handler)};
+  return detail::receive_clause<T, std::decay_t<F>>{.from = from,
+                                                    .handler = std::forward<F>(handler)};
 }
 
 /// The value is moved from only if this case is chosen. Choosing it on a closed channel makes select
@@ -252,7 +253,8 @@ auto on_send(channel<T>& to, std::type_identity_t<T>&& value, F&& handler) {
 /// Chosen when nothing else could be done until then; of several the earliest.
 template <class Rep, class Period, class F>
 auto on_timeout(const std::chrono::duration<Rep, Period>& d, F&& handler) {
-  return detail::deadline_clause<std::decay_t<F>>{detail::deadline_after(d), std::forward<F>(handler)};
+  return detail::deadline_clause<std::decay_t<F>>{detail::deadline_after(d),
+                                                  std::forward<F>(handler)};
 }
 template <class Clock, class Duration, class F>
 auto on_deadline(const std::chrono::time_point<Clock, Duration>& t, F&& handler) {

@@ -70,7 +70,8 @@ class counting_semaphore {
   static constexpr std::ptrdiff_t max() noexcept { return Max; }
 
   constexpr explicit counting_semaphore(std::ptrdiff_t permits) noexcept : core_(permits) {
-    detail::expects(permits >= 0 && permits <= Max, "counting_semaphore: permits not in [0, max()]");
+    detail::expects(permits >= 0 && permits <= Max,
+                    "counting_semaphore: permits not in [0, max()]");
   }
 
   /// Never switches.

@@ -37,8 +37,8 @@ class TENDRIL_API shared_mutex {
   }
   template <class Clock, class Duration>
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& t) {
-    return detail::attempt_until(
-        t, [this](detail::time_point d) { return take_before(writer, d); });
+    return detail::attempt_until(t,
+                                 [this](detail::time_point d) { return take_before(writer, d); });
   }
   /// Precondition: held exclusively. Never switches.
   void unlock() noexcept;
@@ -51,8 +51,8 @@ class TENDRIL_API shared_mutex {
   }
   template <class Clock, class Duration>
   bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& t) {
-    return detail::attempt_until(
-        t, [this](detail::time_point d) { return take_before(reader, d); });
+    return detail::attempt_until(t,
+                                 [this](detail::time_point d) { return take_before(reader, d); });
   }
   /// Precondition: held shared by the caller. Never switches.
   void unlock_shared() noexcept;

@@ -53,11 +53,12 @@ enum class stack_guard : std::uint8_t {
 
 /// Counted over one runtime. A snapshot: the parts are read one after the other.
 struct stack_stats {
-  std::size_t created = 0;  ///< stacks ever made; they are kept and used again until the runtime ends
-  std::size_t in_use = 0;   ///< held by fibers
-  std::size_t warm = 0;     ///< free, memory still committed, kept by one worker
-  std::size_t cold = 0;     ///< free, memory given back to the system or never used
-  std::size_t trimmed = 0;  ///< times a stack's memory was given back
+  std::size_t created =
+      0;  ///< stacks ever made; they are kept and used again until the runtime ends
+  std::size_t in_use = 0;    ///< held by fibers
+  std::size_t warm = 0;      ///< free, memory still committed, kept by one worker
+  std::size_t cold = 0;      ///< free, memory given back to the system or never used
+  std::size_t trimmed = 0;   ///< times a stack's memory was given back
   std::size_t canaries = 0;  ///< stacks that have neither kind of guard page
   std::size_t arenas = 0;    ///< mappings that stacks are cut from
   std::size_t address_space_bytes = 0;

@@ -48,7 +48,8 @@ bool advise(void* low, std::size_t bytes, int advice) noexcept {
 
 bool probe_guards() noexcept {
   const std::size_t page = page_size();
-  void* p = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = ::mmap(nullptr, page, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return false;
   const bool ok = advise(p, page, MADV_GUARD_INSTALL);  // EINVAL before 6.13
   ::munmap(p, page);
@@ -79,7 +80,8 @@ void* reserve_memory(std::size_t bytes, std::size_t alignment) noexcept {
   if (p == MAP_FAILED) return nullptr;
   // The kernel aligns to pages only: cut off what is in front of the aligned start and behind the end.
   auto* low = static_cast<std::byte*>(p);
-  const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(low) % alignment) % alignment;
+  const std::size_t before =
+      (alignment - reinterpret_cast<std::uintptr_t>(low) % alignment) % alignment;
   if (before != 0) ::munmap(low, before);
   if (slack > before) ::munmap(low + before + bytes, slack - before);
   return low + before;
@@ -127,8 +129,9 @@ std::size_t max_map_count() noexcept {
 std::size_t map_count() noexcept {
   const int fd = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
-  char text[4096];  // the kernel hands out at most a page at a time; callers are on thread stacks or
-                    // fibers alike, and this is what the smallest fiber stack can take
+  char
+      text[4096];  // the kernel hands out at most a page at a time; callers are on thread stacks or
+                   // fibers alike, and this is what the smallest fiber stack can take
   std::size_t lines = 0;
   for (;;) {
     const ssize_t n = ::read(fd, text, sizeof text);

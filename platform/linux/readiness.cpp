@@ -25,7 +25,8 @@ constexpr std::size_t batch = 256;
 // Nanosecond timeouts need Linux 5.11; before that milliseconds, rounded up.
 std::atomic<bool> have_pwait2{true};
 
-int wait_events(int set, epoll_event* events, int count, std::chrono::nanoseconds timeout) noexcept {
+int wait_events(int set, epoll_event* events, int count,
+                std::chrono::nanoseconds timeout) noexcept {
   if (timeout.count() <= 0) return ::epoll_wait(set, events, count, timeout.count() < 0 ? -1 : 0);
 #if defined(SYS_epoll_pwait2)
   if (have_pwait2.load(std::memory_order_relaxed)) {

@@ -29,7 +29,9 @@ struct former_action {
 former_action former_segv;
 former_action former_bus;
 
-former_action& former_of(int signal) noexcept { return signal == SIGBUS ? former_bus : former_segv; }
+former_action& former_of(int signal) noexcept {
+  return signal == SIGBUS ? former_bus : former_segv;
+}
 
 const void* stack_pointer_of([[maybe_unused]] const void* context) noexcept {
 #if defined(__x86_64__)
@@ -62,7 +64,8 @@ void pass_on(int signal, siginfo_t* info, void* context, bool is_fault) noexcept
     if (!is_fault) return;
     return leave_to_default(signal, true);  // the kernel does not let a fault be ignored either
   }
-  const bool once = (static_cast<unsigned>(action.sa_flags) & static_cast<unsigned>(SA_RESETHAND)) != 0;
+  const bool once =
+      (static_cast<unsigned>(action.sa_flags) & static_cast<unsigned>(SA_RESETHAND)) != 0;
   if ((!with_info && action.sa_handler == SIG_DFL) ||
       (once && former.spent.exchange(true, std::memory_order_relaxed))) {
     return leave_to_default(signal, is_fault);

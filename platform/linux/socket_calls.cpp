@@ -19,8 +19,9 @@ constexpr bool watched = TENDRIL_ASAN || TENDRIL_TSAN;
 }  // namespace
 
 long receive_now(int socket, void* to, std::size_t bytes) noexcept {
-  const long n = watched ? ::recv(socket, to, bytes, MSG_DONTWAIT)
-                         : ::syscall(SYS_recvfrom, socket, to, bytes, MSG_DONTWAIT, nullptr, nullptr);
+  const long n = watched
+                     ? ::recv(socket, to, bytes, MSG_DONTWAIT)
+                     : ::syscall(SYS_recvfrom, socket, to, bytes, MSG_DONTWAIT, nullptr, nullptr);
   return n >= 0 ? n : -errno;
 }
 

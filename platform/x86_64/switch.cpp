@@ -26,8 +26,10 @@ struct first_frame {
   void* padding[2];
 };
 static_assert(offsetof(first_frame, r15) == 8 && offsetof(first_frame, rbx) == 40 &&
-              offsetof(first_frame, rip) == 56, "switch.S draws this layout");
-static_assert((sizeof(first_frame) - 64) % 16 == 0, "the entry's call needs a 16-byte aligned stack");
+                  offsetof(first_frame, rip) == 56,
+              "switch.S draws this layout");
+static_assert((sizeof(first_frame) - 64) % 16 == 0,
+              "the entry's call needs a 16-byte aligned stack");
 
 // The values a Linux process starts with: all exceptions masked, round to nearest, 64-bit mantissa.
 constexpr std::uint32_t default_mxcsr = 0x1F80;

@@ -26,7 +26,8 @@ inline void poison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_
 
 /// Also after use as a stack. Frames that were left without returning (a fiber's last switch, a longjmp, an exit inside a
 /// callback) leave their red zones poisoned; the next user of the memory would be blamed for them.
-inline void unpoison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t bytes) noexcept {
+inline void unpoison([[maybe_unused]] const void* low,
+                     [[maybe_unused]] std::size_t bytes) noexcept {
 #if TENDRIL_ASAN
   __asan_unpoison_memory_region(low, bytes);
 #endif

@@ -36,7 +36,8 @@ struct context {
     std::atomic_ref(sp).store(platform::make_context(high, entry), std::memory_order_relaxed);
 #if TENDRIL_ASAN
     stack_low = low;
-    stack_bytes = static_cast<std::size_t>(static_cast<std::byte*>(high) - static_cast<std::byte*>(low));
+    stack_bytes =
+        static_cast<std::size_t>(static_cast<std::byte*>(high) - static_cast<std::byte*>(low));
 #endif
 #if TENDRIL_TSAN
     tsan_fiber = __tsan_create_fiber(0);
@@ -65,7 +66,8 @@ struct context {
 
 /// Suspends the caller into `from`, continues `to`, and returns what the side that comes back to
 /// `from` transfers. `first`: whether `to` has not run yet, as far as the caller knows.
-inline void* switch_context(context& from, context& to, void* transfer, bool first = false) noexcept {
+inline void* switch_context(context& from, context& to, void* transfer,
+                            bool first = false) noexcept {
 #if TENDRIL_ASAN
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_low, to.stack_bytes);
 #endif
@@ -81,8 +83,8 @@ inline void* switch_context(context& from, context& to, void* transfer, bool fir
 }
 
 /// The last thing on a stack: its entry function returns this. `grave` is scratch memory of the worker.
-[[nodiscard]] inline platform::next_context leave_context([[maybe_unused]] context& grave, context& to,
-                                                          void* transfer) noexcept {
+[[nodiscard]] inline platform::next_context leave_context([[maybe_unused]] context& grave,
+                                                          context& to, void* transfer) noexcept {
 #if TENDRIL_ASAN || TENDRIL_TSAN
   // Instrumented code tells the sanitizer when it returns, and must not do so in the other's name.
 #if TENDRIL_ASAN

@@ -7,8 +7,8 @@
 // each other's exceptions. Neither libstdc++ nor fcontext saves them.
 #pragma once
 
-#include <cerrno>
 #include <cxxabi.h>
+#include <cerrno>
 
 namespace tendril::detail {
 

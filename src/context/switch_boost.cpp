@@ -23,7 +23,8 @@ struct passage {
 entry_function entry_point = nullptr;  // one entry for all fibers, set before the first switch
 
 void* arrive(bc::transfer_t t) noexcept {
-  const passage p = *static_cast<passage*>(t.data);  // on the stack we came from, intact until we leave
+  const passage p =
+      *static_cast<passage*>(t.data);  // on the stack we came from, intact until we leave
   *p.save = t.fctx;
   return p.transfer;
 }
@@ -36,7 +37,8 @@ void start(bc::transfer_t t) {
   bc::jump_fcontext(next.sp, &p);
 }
 
-constexpr std::size_t stack_size_hint = 16 * 1024;  // fcontext aligns with it and reads nothing below
+constexpr std::size_t stack_size_hint =
+    16 * 1024;  // fcontext aligns with it and reads nothing below
 
 }  // namespace
 

@@ -113,7 +113,8 @@ std::string endpoint::address() const {
   if (scope_ != 0) {
     char name[IF_NAMESIZE];
     result += '%';
-    result += ::if_indextoname(scope_, name) != nullptr ? std::string(name) : std::to_string(scope_);
+    result +=
+        ::if_indextoname(scope_, name) != nullptr ? std::string(name) : std::to_string(scope_);
   }
   return result;
 }
@@ -201,7 +202,8 @@ descriptor_ref adopt_or_close(int fd, descriptor_kind kind, std::error_code& ec)
   return {};
 }
 
-[[gnu::noinline]] descriptor_ref open_socket(int family, int type, descriptor_kind kind, std::error_code& ec) {
+[[gnu::noinline]] descriptor_ref open_socket(int family, int type, descriptor_kind kind,
+                                             std::error_code& ec) {
   const int fd = ::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) {
     ec = {errno, std::system_category()};
@@ -211,7 +213,8 @@ descriptor_ref adopt_or_close(int fd, descriptor_kind kind, std::error_code& ec)
   return adopt_or_close(fd, kind, ec);
 }
 
-[[gnu::noinline]] void set_option(descriptor_ref ref, int level, int name, int value, const char* what) {
+[[gnu::noinline]] void set_option(descriptor_ref ref, int level, int name, int value,
+                                  const char* what) {
   std::error_code ec = std::make_error_code(std::errc::bad_file_descriptor);
   {
     descriptor_use use(ref);
@@ -224,7 +227,8 @@ descriptor_ref adopt_or_close(int fd, descriptor_kind kind, std::error_code& ec)
   if (ec) throw std::system_error(ec, std::string(what) + " on " + describe_socket(ref));
 }
 
-[[gnu::noinline]] net::endpoint endpoint_of(descriptor_ref ref, socket_end which, std::error_code& ec) noexcept {
+[[gnu::noinline]] net::endpoint endpoint_of(descriptor_ref ref, socket_end which,
+                                            std::error_code& ec) noexcept {
   descriptor_use use(ref);
   if (!use) {
     ec = std::make_error_code(std::errc::bad_file_descriptor);

@@ -22,7 +22,8 @@ time_point deadline_of(const net::connect_options& options) {
 namespace {
 
 /// Parks or blocks until then, if the operation's deadline lets it.
-void hold_off(operation& op, direction d, time_point until, const char* reason, std::error_code& ec) {
+void hold_off(operation& op, direction d, time_point until, const char* reason,
+              std::error_code& ec) {
   const time_point deadline = op.deadline();
   const time_point end = std::min(until, deadline);
   ec = op.on_fiber() ? op.entry().pause(op.generation(), d, end, reason)
@@ -52,7 +53,8 @@ void connect_socket(descriptor_ref ref, const sockaddr* peer, socklen_t length, 
     hold_off(op, direction::write, clock::now() + backoff, "connect (queue full)", ec);
     backoff = std::min(backoff * 2, 50ms);
   }
-  if (descriptor_use use(ref); use) use->set_deadline(ref.generation, direction::write, no_deadline);
+  if (descriptor_use use(ref); use)
+    use->set_deadline(ref.generation, direction::write, no_deadline);
 }
 
 int accept_descriptor(descriptor_ref ref, socket_address* peer,

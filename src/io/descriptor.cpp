@@ -36,10 +36,10 @@ descriptor& obtain_entry(int fd) {
   chunk* c = place.load(std::memory_order_acquire);
   if (c == nullptr) {
     auto* fresh = new chunk;
-    if (place.compare_exchange_strong(c, fresh, std::memory_order_acq_rel, std::memory_order_acquire))
+    if (place.compare_exchange_strong(c, fresh, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
       c = fresh;
-    else
-      delete fresh;  // another was faster, c is its chunk
+    else delete fresh;  // another was faster, c is its chunk
   }
   return (*c)[number & (chunk_entries - 1)];
 }
@@ -83,7 +83,8 @@ class thread_pipe {
 bool descriptor::enter(std::uint32_t generation) noexcept {
   auto word = word_.load(std::memory_order_relaxed);
   do {
-    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0) return false;
+    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0)
+      return false;
     // Acquire: what adopt() wrote about this generation.
   } while (!word_.compare_exchange_weak(word, word + 1, std::memory_order_acquire,
                                         std::memory_order_relaxed));
@@ -98,13 +99,15 @@ void descriptor::leave(std::uint32_t generation) noexcept {
     // Release: our system calls stay before; acquire: the last one sees everybody's.
   } while (!word_.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel,
                                         std::memory_order_relaxed));
-  if ((word & closing_bit) != 0 && (word & users_mask) == 1 && (word & keep_bit) == 0) finish_close(false);
+  if ((word & closing_bit) != 0 && (word & users_mask) == 1 && (word & keep_bit) == 0)
+    finish_close(false);
 }
 
 bool descriptor::begin_close(std::uint32_t generation, std::uint64_t bits) noexcept {
   auto word = word_.load(std::memory_order_relaxed);
   do {
-    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0) return false;
+    if (static_cast<std::uint32_t>(word >> 32) != generation || (word & closing_bit) != 0)
+      return false;
     // Counts the closer as a user, so that the number lives until it has woken everybody.
   } while (!word_.compare_exchange_weak(word, (word | bits) + 1, std::memory_order_acq_rel,
                                         std::memory_order_relaxed));
@@ -136,8 +139,7 @@ void descriptor::wake_one(direction d) noexcept {
     // The token goes to the waiter, unless another took it meanwhile: that one gives it back in turn.
     if (!s.waiters.empty() && (s.state.fetch_and(~ready, std::memory_order_acq_rel) & ready) != 0)
       who = hand_over(s);
-    else if (s.waiters.empty())
-      s.state.fetch_and(~waiting, std::memory_order_relaxed);
+    else if (s.waiters.empty()) s.state.fetch_and(~waiting, std::memory_order_relaxed);
   }
   if (who != nullptr) unpark(who);
 }
@@ -146,7 +148,8 @@ waiter* descriptor::hand_over(side& s) noexcept {
   return complete(*s.waiters.pop_front());  // `waiting` stays: the next wait finds it set
 }
 
-void descriptor::deliver(std::uint32_t generation, bool readable, bool writable, bool hangup) noexcept {
+void descriptor::deliver(std::uint32_t generation, bool readable, bool writable,
+                         bool hangup) noexcept {
   waiter* who[2] = {nullptr, nullptr};
   {
     std::lock_guard hold(lock_);
@@ -164,10 +167,8 @@ void descriptor::deliver(std::uint32_t generation, bool readable, bool writable,
       // its system call afterwards, and finds what this event is about. (Writability comes along with
       // every event; without this look it would cost a locked operation each time.)
       if (s.state.load(std::memory_order_acquire) == ready) continue;
-      if (!s.waiters.empty())
-        who[i] = hand_over(s);
-      else
-        s.state.fetch_or(ready, std::memory_order_acq_rel);
+      if (!s.waiters.empty()) who[i] = hand_over(s);
+      else s.state.fetch_or(ready, std::memory_order_acq_rel);
     }
   }
   for (waiter* w : who)
@@ -183,7 +184,8 @@ void descriptor::wake_all(std::uint32_t generation, direction d, outcome result)
     std::size_t count = 0;
     {
       std::lock_guard hold(lock_);
-      if (static_cast<std::uint32_t>(word_.load(std::memory_order_acquire) >> 32) != generation) return;
+      if (static_cast<std::uint32_t>(word_.load(std::memory_order_acquire) >> 32) != generation)
+        return;
       side& s = side_of(d);
       if (left == SIZE_MAX) {
         left = 0;
@@ -264,10 +266,8 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   }
   wait_node& node = own_node(self);
   // Who was woken for a token that another was quicker to take keeps its place.
-  if (retried)
-    s.waiters.push_front(node);
-  else
-    s.waiters.push_back(node);
+  if (retried) s.waiters.push_front(node);
+  else s.waiters.push_back(node);
   home_->arm(*this, d);
   io_loop::here().add_pending();
   const outcome result =
@@ -291,7 +291,8 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     s.state.fetch_or(waiting, std::memory_order_relaxed);
     wait_node& node = own_node(self);
     s.waiters.push_back(node);
-    const outcome result = wait_locked(lock_, s.waiters, node, {.deadline = until, .reason = reason});
+    const outcome result =
+        wait_locked(lock_, s.waiters, node, {.deadline = until, .reason = reason});
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);
@@ -319,7 +320,8 @@ std::error_code descriptor::sleep_in_poll(std::uint32_t generation, int fd, shor
       left.tv_nsec = static_cast<long>(ns % 1'000'000'000);
     }
   }
-  const int n = ::ppoll(both.data(), fd >= 0 ? 2 : 1, deadline == no_deadline ? nullptr : &left, nullptr);
+  const int n =
+      ::ppoll(both.data(), fd >= 0 ? 2 : 1, deadline == no_deadline ? nullptr : &left, nullptr);
   const int error = n < 0 ? errno : 0;
   {
     std::lock_guard hold(lock_);
@@ -434,7 +436,8 @@ std::error_code close_descriptor(descriptor_ref ref) noexcept {
 
 int release_descriptor(descriptor_ref ref) noexcept {
   descriptor* d = ref.valid() ? find_descriptor(ref.fd) : nullptr;
-  if (d == nullptr || !d->begin_close(ref.generation, descriptor::closing_bit | descriptor::keep_bit))
+  if (d == nullptr ||
+      !d->begin_close(ref.generation, descriptor::closing_bit | descriptor::keep_bit))
     return -1;
   d->wake_everybody(ref.generation);
   const int fd = d->finish_close(true);

@@ -103,7 +103,8 @@ class alignas(64) descriptor {
                        const char* reason);
 
   /// Parks until `until`, whatever the readiness; close() and cancellation end it early, with an error.
-  std::error_code pause(std::uint32_t generation, direction d, time_point until, const char* reason);
+  std::error_code pause(std::uint32_t generation, direction d, time_point until,
+                        const char* reason);
 
   /// The same two for threads.
   std::error_code block(std::uint32_t generation, direction d, time_point deadline);
@@ -112,7 +113,8 @@ class alignas(64) descriptor {
   /// The instant after which a wait that begins now, of an operation that began at `begun`, gives up.
   time_point deadline_of(direction d, time_point& begun) const noexcept;
   void set_deadline(std::uint32_t generation, direction d, time_point deadline) noexcept;
-  void set_timeout(std::uint32_t generation, direction d, std::chrono::nanoseconds timeout) noexcept;
+  void set_timeout(std::uint32_t generation, direction d,
+                   std::chrono::nanoseconds timeout) noexcept;
 
   /// Counts an operation that did not wait; true every `fair_share` of them: the caller should yield.
   static constexpr std::uint32_t fair_share = 32;
@@ -160,7 +162,7 @@ class alignas(64) descriptor {
 
   struct side {
     std::atomic<std::uint32_t> state{ready};
-    wait_list waiters;                                      // guarded by lock_
+    wait_list waiters;  // guarded by lock_
     std::atomic<time_point::rep> deadline{no_deadline.time_since_epoch().count()};
     std::atomic<std::chrono::nanoseconds::rep> timeout{0};  // of each operation; 0: none
   };
@@ -186,7 +188,8 @@ class alignas(64) descriptor {
   bool begin_close(std::uint32_t generation, std::uint64_t bits) noexcept;
   void wake_everybody(std::uint32_t generation) noexcept;
   int finish_close(bool keep) noexcept;
-  std::error_code sleep_in_poll(std::uint32_t generation, int fd, short events, time_point deadline);
+  std::error_code sleep_in_poll(std::uint32_t generation, int fd, short events,
+                                time_point deadline);
 
   std::atomic<std::uint64_t> word_{closing_bit};
   tiny_lock lock_;

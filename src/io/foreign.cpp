@@ -34,8 +34,8 @@ constexpr short events_of(direction d) noexcept { return d == direction::read ? 
     pollfd one{fd, events, 0};
     timespec left{};
     if (deadline != detail::no_deadline) {
-      const auto ns =
-          std::chrono::nanoseconds(std::max(deadline - detail::clock::now(), detail::clock::duration(0)));
+      const auto ns = std::chrono::nanoseconds(
+          std::max(deadline - detail::clock::now(), detail::clock::duration(0)));
       left.tv_sec = static_cast<time_t>(ns.count() / 1'000'000'000);
       left.tv_nsec = static_cast<long>(ns.count() % 1'000'000'000);
     }
@@ -58,7 +58,8 @@ void wait_ready(int fd, direction d, detail::time_point deadline, const char* re
     return;
   }
   if (!this_fiber::is_fiber()) {
-    if (const long result = poll_until(fd, events_of(d), deadline); result < 0) set_error(ec, result);
+    if (const long result = poll_until(fd, events_of(d), deadline); result < 0)
+      set_error(ec, result);
     return;
   }
   const long copy = duplicate(fd);

@@ -80,7 +80,8 @@ bool io_loop::run_posted() noexcept {
 
 void io_loop::shut_down() noexcept {
   become_owner();  // the worker's thread may have ended already
-  for_each_descriptor([](descriptor& d, void* loop) { d.abandon(*static_cast<io_loop*>(loop)); }, this);
+  for_each_descriptor([](descriptor& d, void* loop) { d.abandon(*static_cast<io_loop*>(loop)); },
+                      this);
   run_posted();
   while (clients_ != nullptr) {
     loop_client& c = *clients_;

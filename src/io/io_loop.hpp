@@ -65,9 +65,7 @@ class io_loop : public poller {
   /// Has task run by the owner. Any thread.
   void post(loop_task& task) noexcept;
   /// True for the thread that last polled.
-  bool is_owner() const noexcept {
-    return owner_.load(std::memory_order_relaxed) == thread_id();
-  }
+  bool is_owner() const noexcept { return owner_.load(std::memory_order_relaxed) == thread_id(); }
 
   /// Owner only, each on the loop where it happens: a wait may begin on one and end on another, so a
   /// single loop's difference means nothing, and their sum is right. No locked operation.

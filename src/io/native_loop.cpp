@@ -85,11 +85,13 @@ void native_loop::poll(std::chrono::nanoseconds timeout) {
   for (std::size_t i = 0; i < count; ++i) {
     // A server's descriptors and fibers have left the cache between two events; asking for the entries
     // early overlaps the misses.
-    if (i + 4 < count) prefetch_descriptor(static_cast<int>(static_cast<std::uint32_t>(events_[i + 4].tag)));
+    if (i + 4 < count)
+      prefetch_descriptor(static_cast<int>(static_cast<std::uint32_t>(events_[i + 4].tag)));
     const auto& e = events_[i];
     if (e.tag == uv_tag) {
       uv_ready = true;
-    } else if (descriptor* d = find_descriptor(static_cast<int>(static_cast<std::uint32_t>(e.tag)))) {
+    } else if (descriptor* d =
+                   find_descriptor(static_cast<int>(static_cast<std::uint32_t>(e.tag)))) {
       d->deliver(static_cast<std::uint32_t>(e.tag >> 32), e.readable, e.writable, e.hangup);
     }
   }

@@ -43,7 +43,8 @@ TENDRIL_OUT_OF_LINE attempt sys_send(int fd, const void* from, std::size_t bytes
   return {n};
 }
 
-TENDRIL_OUT_OF_LINE attempt sys_send_vector(int fd, const iovec* parts, std::size_t count) noexcept {
+TENDRIL_OUT_OF_LINE attempt sys_send_vector(int fd, const iovec* parts,
+                                            std::size_t count) noexcept {
   msghdr message{};
   message.msg_iov = const_cast<iovec*>(parts);
   message.msg_iovlen = count;
@@ -61,8 +62,8 @@ TENDRIL_OUT_OF_LINE attempt sys_receive_from(int fd, void* to, std::size_t bytes
   })};
 }
 
-TENDRIL_OUT_OF_LINE attempt sys_send_to(int fd, const void* from, std::size_t bytes, const sockaddr* to,
-                                        unsigned length) noexcept {
+TENDRIL_OUT_OF_LINE attempt sys_send_to(int fd, const void* from, std::size_t bytes,
+                                        const sockaddr* to, unsigned length) noexcept {
   return {uninterrupted(
       [&] { return ::sendto(fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL, to, length); })};
 }

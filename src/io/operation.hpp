@@ -31,7 +31,8 @@ struct attempt {
 attempt sys_receive(int fd, void* to, std::size_t bytes) noexcept;
 attempt sys_send(int fd, const void* from, std::size_t bytes) noexcept;
 attempt sys_send_vector(int fd, const iovec* parts, std::size_t count) noexcept;
-attempt sys_receive_from(int fd, void* to, std::size_t bytes, sockaddr* from, unsigned* length) noexcept;
+attempt sys_receive_from(int fd, void* to, std::size_t bytes, sockaddr* from,
+                         unsigned* length) noexcept;
 attempt sys_send_to(int fd, const void* from, std::size_t bytes, const sockaddr* to,
                     unsigned length) noexcept;
 attempt sys_accept(int fd, sockaddr* peer, unsigned* length) noexcept;
@@ -61,10 +62,8 @@ class operation {
   ~operation() {
     if (!use_) return;
     bool yield = false;
-    if (waited_)
-      use_->restart_share();
-    else if (fiber_)
-      yield = use_->used_up_share();
+    if (waited_) use_->restart_share();
+    else if (fiber_) yield = use_->used_up_share();
     use_.leave();
     if (yield) this_fiber::yield();
   }
@@ -94,7 +93,8 @@ class operation {
         if (a.value != -EAGAIN) {
           // See descriptor.hpp, 3 and 4: who drained it keeps the token.
           if (!unguarded && !(a.partial && use_->may_have_drained())) use_->give_token(way_);
-          if (a.value < 0) ec_ = std::error_code(static_cast<int>(-a.value), std::system_category());
+          if (a.value < 0)
+            ec_ = std::error_code(static_cast<int>(-a.value), std::system_category());
           return a.value;
         }
         if (unguarded && fiber_) {
@@ -125,7 +125,8 @@ class operation {
 /// Throws system_error: "read_some on 192.0.2.1:80: Connection reset by peer".
 [[noreturn]] void throw_on_socket(std::error_code ec, const char* operation, descriptor_ref ref);
 inline void require_on_socket(std::error_code ec, const char* operation, descriptor_ref ref) {
-  if (ec) [[unlikely]] throw_on_socket(ec, operation, ref);
+  if (ec) [[unlikely]]
+    throw_on_socket(ec, operation, ref);
 }
 
 }  // namespace tendril::detail

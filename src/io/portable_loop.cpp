@@ -36,10 +36,10 @@ struct portable_watch {
   descriptor* entry = nullptr;
   std::uint32_t generation = 0;
   // Below: under the entry's lock.
-  bool queued = false;   // in the mailbox
-  bool orphan = false;   // the entry is done with it: the owner stops and frees it
-  int close_fd = -1;     // and closes this
-  int wanted = 0;        // UV_READABLE | UV_WRITABLE
+  bool queued = false;  // in the mailbox
+  bool orphan = false;  // the entry is done with it: the owner stops and frees it
+  int close_fd = -1;    // and closes this
+  int wanted = 0;       // UV_READABLE | UV_WRITABLE
   // The owner's.
   int armed = 0;
 };
@@ -111,7 +111,8 @@ void portable_loop::poll(std::chrono::nanoseconds timeout) {
     // libuv counts from a clock it rounds down: one millisecond more, never to be early.
     uv_update_time(&uv_);
     const auto ms = static_cast<std::uint64_t>(ceil<milliseconds>(timeout).count()) + 1;
-    uv_timer_start(&timer_, [](uv_timer_t*) {}, ms, 0);
+    uv_timer_start(
+        &timer_, [](uv_timer_t*) {}, ms, 0);
     uv_run(&uv_, UV_RUN_ONCE);
     uv_timer_stop(&timer_);
   }
@@ -143,10 +144,8 @@ void portable_loop::set_mask(portable_watch& w, int mask) noexcept {
   if (mask == w.armed) return;
   w.armed = mask;
   touched_ = true;
-  if (mask == 0)
-    uv_poll_stop(&w.handle);
-  else
-    uv_poll_start(&w.handle, mask, &portable_loop::on_event);
+  if (mask == 0) uv_poll_stop(&w.handle);
+  else uv_poll_start(&w.handle, mask, &portable_loop::on_event);
 }
 
 void portable_loop::changed(portable_watch& w) noexcept {
@@ -179,7 +178,8 @@ void portable_loop::on_event(uv_poll_t* handle, int status, int events) {
       // Room to write would be reported for ever. Reads follow each other: that stays armed, unless
       // this report finds nobody waiting.
       if ((events & UV_WRITABLE) != 0) mask &= ~UV_WRITABLE;
-      if ((events & UV_READABLE) != 0 && !w.entry->has_waiters(direction::read)) mask &= ~UV_READABLE;
+      if ((events & UV_READABLE) != 0 && !w.entry->has_waiters(direction::read))
+        mask &= ~UV_READABLE;
     }
     w.wanted = mask;
     self.set_mask(w, mask);

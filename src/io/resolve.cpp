@@ -32,18 +32,23 @@ std::error_code from_gai(int value) noexcept {
 std::error_code from_uv(int status) noexcept {
   constexpr struct {
     int uv, gai;
-  } table[] = {{UV_EAI_AGAIN, EAI_AGAIN},       {UV_EAI_BADFLAGS, EAI_BADFLAGS},
-               {UV_EAI_FAIL, EAI_FAIL},         {UV_EAI_FAMILY, EAI_FAMILY},
-               {UV_EAI_MEMORY, EAI_MEMORY},     {UV_EAI_NONAME, EAI_NONAME},
-               {UV_EAI_SERVICE, EAI_SERVICE},   {UV_EAI_SOCKTYPE, EAI_SOCKTYPE},
+  } table[] = {
+    {UV_EAI_AGAIN, EAI_AGAIN},
+    {UV_EAI_BADFLAGS, EAI_BADFLAGS},
+    {UV_EAI_FAIL, EAI_FAIL},
+    {UV_EAI_FAMILY, EAI_FAMILY},
+    {UV_EAI_MEMORY, EAI_MEMORY},
+    {UV_EAI_NONAME, EAI_NONAME},
+    {UV_EAI_SERVICE, EAI_SERVICE},
+    {UV_EAI_SOCKTYPE, EAI_SOCKTYPE},
 #if defined(EAI_NODATA)
-               {UV_EAI_NODATA, EAI_NODATA},
+    {UV_EAI_NODATA, EAI_NODATA},
 #endif
 #if defined(EAI_ADDRFAMILY)
-               {UV_EAI_ADDRFAMILY, EAI_ADDRFAMILY},
+    {UV_EAI_ADDRFAMILY, EAI_ADDRFAMILY},
 #endif
 #if defined(EAI_OVERFLOW)
-               {UV_EAI_OVERFLOW, EAI_OVERFLOW},
+    {UV_EAI_OVERFLOW, EAI_OVERFLOW},
 #endif
   };
   if (status == 0) return {};
@@ -134,7 +139,8 @@ const std::error_category& resolve_category() noexcept {
   return category;
 }
 
-std::vector<endpoint> resolve(std::string_view host, std::string_view service, std::error_code& ec) {
+std::vector<endpoint> resolve(std::string_view host, std::string_view service,
+                              std::error_code& ec) {
   ec.clear();
   if (service.empty()) {
     // A literal needs no pool. (The exception costs more than the parsing, hence parse().)
@@ -155,8 +161,8 @@ std::vector<endpoint> resolve(std::string_view host, std::string_view service) {
   std::error_code ec;
   auto result = resolve(host, service, ec);
   if (ec)
-    throw std::system_error(ec, "resolve " + std::string(host) +
-                                    (service.empty() ? "" : ':' + std::string(service)));
+    throw std::system_error(
+        ec, "resolve " + std::string(host) + (service.empty() ? "" : ':' + std::string(service)));
   return result;
 }
 

@@ -44,12 +44,15 @@ struct signal_set::state : loop_client, loop_task {
       if (self_ == nullptr) {
         self_ = self;
         loop_ = &loop;
-        loop_client::loop_ends = [](loop_client& c) noexcept { static_cast<state&>(c).end_of_loop(); };
+        loop_client::loop_ends = [](loop_client& c) noexcept {
+          static_cast<state&>(c).end_of_loop();
+        };
         loop.add_client(*this);
         loop.add_request();
       }
       const int status = uv_signal_start(
-          &w.handle, [](uv_signal_t* h, int) { static_cast<state*>(h->data)->arrive(*h); }, w.number);
+          &w.handle, [](uv_signal_t* h, int) { static_cast<state*>(h->data)->arrive(*h); },
+          w.number);
       if (status != 0) return fail(status);
     }
     return 0;

@@ -34,10 +34,12 @@ tcp_stream tcp_stream::from_native(int fd) {
 tcp_stream tcp_stream::connect(const endpoint& peer, std::error_code& ec,
                                const connect_options& options) {
   const socket_address address(peer);
-  tcp_stream stream(detail::open_socket(address.family(), SOCK_STREAM, descriptor_kind::stream, ec));
+  tcp_stream stream(
+      detail::open_socket(address.family(), SOCK_STREAM, descriptor_kind::stream, ec));
   if (ec) return {};
   stream.set_no_delay(true);
-  detail::connect_socket(stream.ref_, address.get(), address.length, detail::deadline_of(options), ec);
+  detail::connect_socket(stream.ref_, address.get(), address.length, detail::deadline_of(options),
+                         ec);
   if (ec) return {};
   return stream;
 }
@@ -117,7 +119,8 @@ tcp_listener::tcp_listener(const endpoint& local, const listen_options& options)
   if (local.is_v6()) set(IPPROTO_IPV6, IPV6_V6ONLY, options.v6_only);
   // Accepted sockets inherit it: one system call for all of them.
   set(IPPROTO_TCP, TCP_NODELAY, true);
-  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0) ec = {errno, std::system_category()};
+  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0)
+    ec = {errno, std::system_category()};
   if (!ec && ::listen(ref_.fd, options.backlog) != 0) ec = {errno, std::system_category()};
   if (ec) {
     close();
@@ -147,7 +150,9 @@ tcp_stream tcp_listener::accept_one(endpoint* peer, std::error_code& ec) {
 }
 
 tcp_stream tcp_listener::accept(std::error_code& ec) { return accept_one(nullptr, ec); }
-tcp_stream tcp_listener::accept(endpoint& peer, std::error_code& ec) { return accept_one(&peer, ec); }
+tcp_stream tcp_listener::accept(endpoint& peer, std::error_code& ec) {
+  return accept_one(&peer, ec);
+}
 tcp_stream tcp_listener::accept() {
   std::error_code ec;
   tcp_stream stream = accept_one(nullptr, ec);

@@ -20,7 +20,8 @@ udp_socket::udp_socket(const endpoint& local) {
   const socket_address address(local);
   std::error_code ec;
   ref_ = detail::open_socket(address.family(), SOCK_DGRAM, detail::descriptor_kind::other, ec);
-  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0) ec = {errno, std::system_category()};
+  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0)
+    ec = {errno, std::system_category()};
   if (ec) {
     close();
     throw std::system_error(ec, "udp bind to " + local.to_string());
@@ -33,7 +34,9 @@ void udp_socket::connect(const endpoint& peer) {
   {
     operation op(ref_, direction::write, "connect", ec);
     if (op.ok())
-      op.run([&] { return detail::attempt{detail::sys_connect(op.fd(), address.get(), address.length)}; });
+      op.run([&] {
+        return detail::attempt{detail::sys_connect(op.fd(), address.get(), address.length)};
+      });
   }
   if (ec) throw std::system_error(ec, "udp connect to " + peer.to_string());
 }
@@ -43,7 +46,8 @@ std::size_t udp_socket::send_to(const_buffer datagram, const endpoint& peer, std
   operation op(ref_, direction::write, "send_to", ec);
   if (!op.ok()) return 0;
   const long n = op.run([&] {
-    return detail::sys_send_to(op.fd(), datagram.data(), datagram.size(), address.get(), address.length);
+    return detail::sys_send_to(op.fd(), datagram.data(), datagram.size(), address.get(),
+                               address.length);
   });
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
@@ -57,7 +61,8 @@ std::size_t udp_socket::send_to(const_buffer datagram, const endpoint& peer) {
 std::size_t udp_socket::send(const_buffer datagram, std::error_code& ec) {
   operation op(ref_, direction::write, "send", ec);
   if (!op.ok()) return 0;
-  const long n = op.run([&] { return detail::sys_send(op.fd(), datagram.data(), datagram.size()); });
+  const long n =
+      op.run([&] { return detail::sys_send(op.fd(), datagram.data(), datagram.size()); });
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 std::size_t udp_socket::send(const_buffer datagram) {
@@ -73,7 +78,8 @@ std::size_t udp_socket::receive_from(mutable_buffer datagram, endpoint& peer, st
   if (!op.ok()) return 0;
   const long n = op.run([&] {
     from.length = sizeof from.storage;
-    return detail::sys_receive_from(op.fd(), datagram.data(), datagram.size(), from.get(), &from.length);
+    return detail::sys_receive_from(op.fd(), datagram.data(), datagram.size(), from.get(),
+                                    &from.length);
   });
   if (n < 0) return 0;
   peer = detail::to_endpoint(from.get());
@@ -89,7 +95,8 @@ std::size_t udp_socket::receive_from(mutable_buffer datagram, endpoint& peer) {
 std::size_t udp_socket::receive(mutable_buffer datagram, std::error_code& ec) {
   operation op(ref_, direction::read, "receive", ec);
   if (!op.ok()) return 0;
-  const long n = op.run([&] { return detail::sys_receive(op.fd(), datagram.data(), datagram.size()); });
+  const long n =
+      op.run([&] { return detail::sys_receive(op.fd(), datagram.data(), datagram.size()); });
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 std::size_t udp_socket::receive(mutable_buffer datagram) {

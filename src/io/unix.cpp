@@ -31,7 +31,8 @@ socket_address unix_address(std::string_view path, std::error_code& ec) noexcept
   }
   std::memcpy(un.sun_path, path.data(), path.size());
   // An abstract name is as long as the length says; a path ends with a zero.
-  a.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + (path[0] != 0 ? 1 : 0));
+  a.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() +
+                                    (path[0] != 0 ? 1 : 0));
   return a;
 }
 
@@ -53,7 +54,8 @@ unix_stream unix_stream::connect(std::string_view path, std::error_code& ec,
   if (ec) return {};
   unix_stream stream(detail::open_socket(AF_UNIX, SOCK_STREAM, descriptor_kind::stream, ec));
   if (ec) return {};
-  detail::connect_socket(stream.ref_, address.get(), address.length, detail::deadline_of(options), ec);
+  detail::connect_socket(stream.ref_, address.get(), address.length, detail::deadline_of(options),
+                         ec);
   if (ec) return {};
   return stream;
 }
@@ -80,7 +82,8 @@ unix_listener::unix_listener(std::string_view path, int backlog) {
   std::error_code ec;
   const socket_address address = unix_address(path, ec);
   if (!ec) ref_ = detail::open_socket(AF_UNIX, SOCK_STREAM, descriptor_kind::other, ec);
-  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0) ec = {errno, std::system_category()};
+  if (!ec && ::bind(ref_.fd, address.get(), address.length) != 0)
+    ec = {errno, std::system_category()};
   if (!ec && ::listen(ref_.fd, backlog) != 0) ec = {errno, std::system_category()};
   if (ec) {
     close();
@@ -91,7 +94,8 @@ unix_listener::unix_listener(std::string_view path, int backlog) {
 unix_stream unix_listener::accept(std::error_code& ec) {
   // Unlike a TCP listener it does not say that resources have run out: it serves one machine, whose
   // owner sees that elsewhere.
-  const int fd = detail::accept_descriptor(ref_, nullptr, [](std::error_code) {}, ec);
+  const int fd = detail::accept_descriptor(
+      ref_, nullptr, [](std::error_code) {}, ec);
   if (fd < 0) return {};
   return unix_stream(detail::adopt_or_close(fd, descriptor_kind::stream, ec));
 }

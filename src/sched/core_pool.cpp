@@ -67,9 +67,10 @@ class core_pool {
     const std::size_t bytes = next_slab_bytes_;
     slabs_.reserve(slabs_.size() + 1);
     void* const memory = bytes >= huge_page_bytes
-                             ? ::operator new(bytes, std::align_val_t{huge_page_bytes})
-                             : ::operator new(bytes, std::align_val_t{alignof(fiber_core)});
-    if (bytes >= huge_page_bytes) platform::advise_huge_pages(memory, bytes, platform::huge_pages::allowed);
+                             ? ::operator new (bytes, std::align_val_t{huge_page_bytes})
+                             : ::operator new (bytes, std::align_val_t{alignof(fiber_core)});
+    if (bytes >= huge_page_bytes)
+      platform::advise_huge_pages(memory, bytes, platform::huge_pages::allowed);
     fresh_ = static_cast<fiber_core*>(memory);
     fresh_end_ = fresh_ + bytes / sizeof(fiber_core);
     slabs_.push_back({fresh_, 0});

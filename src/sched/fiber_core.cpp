@@ -10,10 +10,10 @@
 
 #include <tendril/error.hpp>
 
+#include <sched.h>
 #include <algorithm>
 #include <mutex>
 #include <ostream>
-#include <sched.h>
 
 namespace tendril {
 namespace detail {
@@ -36,7 +36,8 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
       throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
     }
   }
-  if (c->stack_class == stack_class_default) c->stack_class = static_cast<std::uint8_t>(s->default_stack_class());
+  if (c->stack_class == stack_class_default)
+    c->stack_class = static_cast<std::uint8_t>(s->default_stack_class());
   c->done.reset(marker);
   if (worker* const w = this_worker(); w != nullptr && w->current() != nullptr) {
     // The ambient deadline is inherited: children must not outlive what their parent may wait for.
@@ -63,10 +64,8 @@ void free_core(fiber_core* c, worker* w) noexcept {
   c->stack_class = stack_class_default;
   c->affinity = -1;
   c->shields = 0;
-  if (w != nullptr)
-    w->cores().put(c);
-  else
-    put_core_to_pool(c);
+  if (w != nullptr) w->cores().put(c);
+  else put_core_to_pool(c);
 }
 
 }  // namespace
@@ -84,7 +83,8 @@ fiber_extras& extras_of(fiber_core* c) {
   fiber_extras* extras = c->extras.load(std::memory_order_acquire);
   if (extras == nullptr) {
     auto fresh = std::make_unique<fiber_extras>();
-    if (c->extras.compare_exchange_strong(extras, fresh.get(), std::memory_order_acq_rel, std::memory_order_acquire))
+    if (c->extras.compare_exchange_strong(extras, fresh.get(), std::memory_order_acq_rel,
+                                          std::memory_order_acquire))
       extras = fresh.release();
   }
   return *extras;
@@ -150,17 +150,22 @@ void rethrow_from(fiber_core* c) {
 
 void join_core(fiber_core* c, bool cancelable) {
   if (c == nullptr)
-    throw std::system_error(std::make_error_code(std::errc::invalid_argument), "fiber::join: not joinable");
+    throw std::system_error(std::make_error_code(std::errc::invalid_argument),
+                            "fiber::join: not joinable");
   if (worker* const w = this_worker(); w != nullptr && w->current() == c)
-    throw std::system_error(make_error_code(errc::would_deadlock), "fiber::join: a fiber cannot join itself");
-  require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}), "fiber::join");
+    throw std::system_error(make_error_code(errc::would_deadlock),
+                            "fiber::join: a fiber cannot join itself");
+  require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}),
+                    "fiber::join");
 }
 
 void detach_core(fiber_core* c) {
   if (c == nullptr)
-    throw std::system_error(std::make_error_code(std::errc::invalid_argument), "fiber::detach: not joinable");
+    throw std::system_error(std::make_error_code(std::errc::invalid_argument),
+                            "fiber::detach: not joinable");
   if (c->done.install(detached_marker())) return;  // it frees itself
-  if (c->error()) scheduler::unhandled(scheduler_at(c->scheduler_index()), c, std::move(c->error()));
+  if (c->error())
+    scheduler::unhandled(scheduler_at(c->scheduler_index()), c, std::move(c->error()));
   release_handle(c);
 }
 
@@ -172,7 +177,8 @@ void trigger_stop_source(fiber_core* c) noexcept {
   std::stop_source source{std::nostopstate};
   {
     std::scoped_lock hold(extras_mutex());
-    if (const fiber_extras* extras = c->extras.load(std::memory_order_acquire)) source = extras->stop;
+    if (const fiber_extras* extras = c->extras.load(std::memory_order_acquire))
+      source = extras->stop;
   }
   source.request_stop();  // without the lock: callbacks run here
 }
@@ -213,7 +219,8 @@ std::ostream& operator<<(std::ostream& out, fiber_id id) { return out << id.valu
 
 unsigned fiber::hardware_concurrency() noexcept {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
   return std::max(1U, std::thread::hardware_concurrency());
 }
 

@@ -67,7 +67,7 @@ inline constexpr std::uint8_t stack_class_default = 0xFF;
 /// Bits of waiter::flags.
 namespace flag {
 inline constexpr std::uint32_t stop_requested = 1;
-inline constexpr std::uint32_t alive = 2;    ///< queued or started, not ended
+inline constexpr std::uint32_t alive = 2;  ///< queued or started, not ended
 inline constexpr unsigned scheduler_shift = 8;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
@@ -86,14 +86,16 @@ struct unpark_on_stop {
 /// deadline touches: with a thousand connections every line is a miss.
 struct wait_block {
   wait_node node;
-  time_point ambient_deadline = no_deadline;  ///< of the innermost deadline_scope; inherited by what is called
-  std::atomic<const char*> reason{nullptr};   ///< what it waits for; read by dumps
+  time_point ambient_deadline =
+      no_deadline;  ///< of the innermost deadline_scope; inherited by what is called
+  std::atomic<const char*> reason{nullptr};  ///< what it waits for; read by dumps
 
   wait_timer timer;
   std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
   alignas(16) std::byte cell[own_cell_bytes];
 };
-static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(std::atomic<const char*>) <= cacheline_bytes);
+static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(std::atomic<const char*>) <=
+              cacheline_bytes);
 
 /// Rare attributes, allocated when first needed.
 struct fiber_extras {
@@ -105,7 +107,8 @@ struct fiber_extras {
     fiber_core* core;
     void operator()() const noexcept;
   };
-  std::optional<std::stop_callback<on_stop>> relay;  ///< a stop requested through a copied stop_source
+  std::optional<std::stop_callback<on_stop>>
+      relay;  ///< a stop requested through a copied stop_source
 };
 
 struct fiber_frame {
@@ -132,7 +135,9 @@ struct alignas(cacheline_bytes) fiber_core : waiter {
   alignas(16) std::byte closure[inline_closure_bytes];
 
   /// After the start the closure's place holds the exception that left the function.
-  std::exception_ptr& error() noexcept { return *std::launder(reinterpret_cast<std::exception_ptr*>(closure)); }
+  std::exception_ptr& error() noexcept {
+    return *std::launder(reinterpret_cast<std::exception_ptr*>(closure));
+  }
 
   fiber_frame* the_frame() const noexcept { return frame.load(std::memory_order_relaxed); }
   /// For release_core alone: `next` seen from a free list of another thread is published by its lock.

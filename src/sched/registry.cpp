@@ -51,7 +51,9 @@ void unregister_scheduler(scheduler& s) noexcept {
   latest.store(kept != 0 ? by_age[kept - 1] : nullptr, std::memory_order_release);
 }
 
-scheduler* scheduler_at(unsigned index) noexcept { return table[index].load(std::memory_order_acquire); }
+scheduler* scheduler_at(unsigned index) noexcept {
+  return table[index].load(std::memory_order_acquire);
+}
 
 scheduler* latest_scheduler() noexcept { return latest.load(std::memory_order_acquire); }
 
@@ -62,8 +64,11 @@ void stop_all_fibers(scheduler& s) noexcept {
         std::uint32_t flags = c.flags.load(std::memory_order_acquire);
         do {
           // A core that is recycled under our eyes fails the comparison, or is a fiber of s again.
-          if ((flags & flag::alive) == 0 || (flags & flag::stop_requested) != 0 || !belongs_to(c, owner)) return;
-        } while (!c.flags.compare_exchange_weak(flags, flags | flag::stop_requested, std::memory_order_acq_rel,
+          if ((flags & flag::alive) == 0 || (flags & flag::stop_requested) != 0 ||
+              !belongs_to(c, owner))
+            return;
+        } while (!c.flags.compare_exchange_weak(flags, flags | flag::stop_requested,
+                                                std::memory_order_acq_rel,
                                                 std::memory_order_acquire));
         trigger_stop_source(&c);
         unpark(&c);
@@ -90,14 +95,11 @@ std::string list_fibers(const scheduler& s) {
         ++out.listed;
         const fiber_frame* const f = c.frame.load(std::memory_order_acquire);
         out.text << "  fiber " << c.id << " '" << name_of(&c) << "': ";
-        if (f == nullptr)
-          out.text << "not started\n";
-        else if (!c.park.looks_parked())
-          out.text << "runnable or running\n";
+        if (f == nullptr) out.text << "not started\n";
+        else if (!c.park.looks_parked()) out.text << "runnable or running\n";
         else if (const char* reason = f->block.reason.load(std::memory_order_relaxed))
           out.text << "parked in " << reason << '\n';
-        else
-          out.text << "parked\n";
+        else out.text << "parked\n";
       },
       &l);
   if (l.more != 0) l.text << "  and " << l.more << " more\n";

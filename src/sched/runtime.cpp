@@ -23,7 +23,8 @@ fiber_core* running_on_this_thread() noexcept {
 
 void describe_caller(char* buffer, unsigned long size) noexcept {
   if (const fiber_core* c = running_on_this_thread())
-    std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c), static_cast<unsigned long long>(c->id));
+    std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c),
+                  static_cast<unsigned long long>(c->id));
 }
 
 /// For the overflow report, in a signal handler on the thread whose fiber overflowed.
@@ -73,9 +74,12 @@ runtime::runtime(runtime_options options) {
 
 runtime::~runtime() {
   const detail::worker* const w = detail::this_worker();
-  TENDRIL_CHECK(w == nullptr || &w->owner() != impl_.get(), "a runtime cannot be destroyed by one of its own fibers");
+  TENDRIL_CHECK(w == nullptr || &w->owner() != impl_.get(),
+                "a runtime cannot be destroyed by one of its own fibers");
   const runtime_options& o = impl_->options();
-  if (o.on_exit == exit_policy::drain && impl_->drain_until(detail::deadline_after(o.drain_timeout))) return;
+  if (o.on_exit == exit_policy::drain &&
+      impl_->drain_until(detail::deadline_after(o.drain_timeout)))
+    return;
   impl_->request_stop();
   impl_->drain_until(detail::no_deadline);
 }

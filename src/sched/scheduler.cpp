@@ -7,11 +7,11 @@
 
 #include <tendril/error.hpp>
 
+#include <sched.h>
 #include <algorithm>
 #include <bit>
 #include <cstdio>
 #include <exception>
-#include <sched.h>
 #include <system_error>
 
 namespace tendril::detail {
@@ -35,12 +35,16 @@ unsigned worker_count_for(unsigned wanted) {
 }  // namespace
 
 scheduler::scheduler(runtime& handle, runtime_options options)
-    : handle_(handle), options_(std::move(options)), worker_count_(worker_count_for(options_.workers)) {
+    : handle_(handle),
+      options_(std::move(options)),
+      worker_count_(worker_count_for(options_.workers)) {
   default_stack_class_ = choose_size_class(options_.stack);
-  if (options_.seed == 0) options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
+  if (options_.seed == 0)
+    options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
   table_index_ = register_scheduler(*this);
   try {
-    for (unsigned i = 0; i != worker_count_; ++i) workers_.push_back(std::make_unique<worker>(*this, i));
+    for (unsigned i = 0; i != worker_count_; ++i)
+      workers_.push_back(std::make_unique<worker>(*this, i));
     seen_switches_.resize(worker_count_);
     for (auto& w : workers_) w->start();
     monitor_ = std::thread([this] { monitor_main(); });
@@ -56,7 +60,8 @@ scheduler::scheduler(runtime& handle, runtime_options options)
 }
 
 scheduler::~scheduler() {
-  while (visitors_.load(std::memory_order_acquire) != 0) std::this_thread::yield();  // a few instructions
+  while (visitors_.load(std::memory_order_acquire) != 0)
+    std::this_thread::yield();  // a few instructions
   {
     std::scoped_lock hold(monitor_mutex_);
     monitor_exit_ = true;
@@ -87,7 +92,8 @@ void scheduler::inject_chain(fiber_core* const* fibers, std::size_t count) noexc
 std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept {
   injection_lock_.lock();
   const std::size_t available = injected_.load(std::memory_order_relaxed);
-  const std::size_t share = std::min(room, available / worker_count_ + (available % worker_count_ != 0 ? 1 : 0));
+  const std::size_t share =
+      std::min(room, available / worker_count_ + (available % worker_count_ != 0 ? 1 : 0));
   for (std::size_t i = 0; i != share; ++i) {
     out[i] = injection_head_;
     injection_head_ = injection_head_->next;
@@ -102,23 +108,23 @@ std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept
 void scheduler::schedule_woken(fiber_core* c) noexcept {
   const int affinity = c->affinity;
   worker* const w = this_worker();
-  if (w != nullptr && &w->owner() == this && (affinity < 0 || static_cast<unsigned>(affinity) == w->index())) {
+  if (w != nullptr && &w->owner() == this &&
+      (affinity < 0 || static_cast<unsigned>(affinity) == w->index())) {
     w->push_woken(c);
     return;
   }
   const visit visiting(*this);
-  if (affinity >= 0)
-    workers_[static_cast<unsigned>(affinity)]->push_inbox(c);
-  else
-    inject(c);
+  if (affinity >= 0) workers_[static_cast<unsigned>(affinity)]->push_inbox(c);
+  else inject(c);
 }
 
 void scheduler::start(fiber_core* c) {
   if (exiting())
     throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
   if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) >= worker_count_)
-    invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) + "; this runtime has " +
-                   std::to_string(worker_count_) + " workers, 0 to " + std::to_string(worker_count_ - 1));
+    invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) +
+                   "; this runtime has " + std::to_string(worker_count_) + " workers, 0 to " +
+                   std::to_string(worker_count_ - 1));
   worker* const w = this_worker();
   const bool inside = w != nullptr && &w->owner() == this;
   c->id = inside ? w->take_id() : take_fiber_ids(1);
@@ -127,15 +133,12 @@ void scheduler::start(fiber_core* c) {
     w->counters().spawned.add();
     if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) != w->index())
       workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
-    else
-      w->push_spawned(c);
+    else w->push_spawned(c);
   } else {
     const visit visiting(*this);
     spawned_outside_.fetch_add(1, std::memory_order_seq_cst);
-    if (c->affinity >= 0)
-      workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
-    else
-      inject(c);
+    if (c->affinity >= 0) workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
+    else inject(c);
   }
 }
 
@@ -147,7 +150,9 @@ void scheduler::announce_work() noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (sleepers_.load(std::memory_order_relaxed) == 0) return;
   std::uint32_t nobody = 0;
-  if (!searching_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst, std::memory_order_relaxed)) return;
+  if (!searching_.compare_exchange_strong(nobody, 1, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed))
+    return;
   for (std::uint64_t m = sleepers_.load(std::memory_order_seq_cst); m != 0;
        m = sleepers_.load(std::memory_order_seq_cst)) {
     const auto i = static_cast<unsigned>(std::countr_zero(m));
@@ -186,7 +191,8 @@ void scheduler::end_search(bool found) noexcept {
   // Whoever queued while this worker searched woke nobody: the last searcher takes over that duty, by
   // announcing once more when it found work, by looking again in enter_sleep() when it did not.
   if (searching_.fetch_sub(1, std::memory_order_seq_cst) == 1 && found) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // no longer searching, then look: as in enter_sleep()
+    std::atomic_thread_fence(
+        std::memory_order_seq_cst);  // no longer searching, then look: as in enter_sleep()
     for (const auto& w : workers_)
       if (w->has_stealable_work() || has_injected()) {
         announce_work();
@@ -198,7 +204,8 @@ void scheduler::end_search(bool found) noexcept {
 bool scheduler::enter_sleep(worker& w, bool& claimed) noexcept {
   const std::uint64_t bit = std::uint64_t{1} << w.index();
   sleepers_.fetch_or(bit, std::memory_order_seq_cst);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with announce_work() and wake_worker()
+  std::atomic_thread_fence(
+      std::memory_order_seq_cst);  // pairs with announce_work() and wake_worker()
   if (work_in_sight(w)) {
     // Claimed meanwhile: then it is this worker that others see searching and rely on, so it must go on
     // as a searcher and pass the search on when it finds something. Giving the claim back here would
@@ -220,17 +227,20 @@ bool scheduler::leave_sleep(worker& w) noexcept {
 bool scheduler::work_in_sight(const worker& w) const noexcept {
   if (has_injected() || w.has_queued_work() || exiting()) return true;
   if (worker_count_ == 1) return false;
-  return std::any_of(workers_.begin(), workers_.end(), [](const auto& v) { return v->has_stealable_work(); });
+  return std::any_of(workers_.begin(), workers_.end(),
+                     [](const auto& v) { return v->has_stealable_work(); });
 }
 
 bool scheduler::others_running(const worker& w) const noexcept {
-  const std::uint64_t all = worker_count_ == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << worker_count_) - 1;
+  const std::uint64_t all =
+      worker_count_ == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << worker_count_) - 1;
   const std::uint64_t others = all & ~(std::uint64_t{1} << w.index());
   return (sleepers_.load(std::memory_order_relaxed) & others) != others;
 }
 
 bool scheduler::all_asleep() const noexcept {
-  const auto awake = worker_count_ - static_cast<unsigned>(std::popcount(sleepers_.load(std::memory_order_seq_cst)));
+  const auto awake = worker_count_ - static_cast<unsigned>(
+                                         std::popcount(sleepers_.load(std::memory_order_seq_cst)));
   return awake == 0;
 }
 
@@ -263,11 +273,10 @@ bool scheduler::drain_until(time_point deadline) {
     // While stopping, look at the fibers again now and then: one that was just being started when
     // the stop was requested may have missed it.
     const bool again = stopping();
-    const time_point until = again ? std::min(deadline, clock::now() + std::chrono::milliseconds(20)) : deadline;
-    if (until == no_deadline)
-      drained_.wait(hold);
-    else
-      drained_.wait_until(hold, until);
+    const time_point until =
+        again ? std::min(deadline, clock::now() + std::chrono::milliseconds(20)) : deadline;
+    if (until == no_deadline) drained_.wait(hold);
+    else drained_.wait_until(hold, until);
     if (alive() == 0 || clock::now() >= deadline) break;
     if (again) {
       hold.unlock();
@@ -349,9 +358,10 @@ void scheduler::monitor_main() noexcept {
     if (quiet_looks_ > 100 && deadlock_settled())
       monitor_resting_.store(true, std::memory_order_relaxed);
     if (monitor_resting_.load(std::memory_order_relaxed))
-      monitor_wake_.wait(hold, [this] { return monitor_exit_ || !monitor_resting_.load(std::memory_order_relaxed); });
-    else
-      monitor_wake_.wait_for(hold, monitor_period, [this] { return monitor_exit_; });
+      monitor_wake_.wait(hold, [this] {
+        return monitor_exit_ || !monitor_resting_.load(std::memory_order_relaxed);
+      });
+    else monitor_wake_.wait_for(hold, monitor_period, [this] { return monitor_exit_; });
     if (monitor_exit_) return;
     hold.unlock();
     look_for_stalls();
@@ -365,7 +375,8 @@ void scheduler::look_for_stalls() noexcept {
   for (unsigned i = 0; i != worker_count_; ++i) {
     worker& w = *workers_[i];
     const std::uint64_t switches = w.counters().switches.get();
-    const bool stuck = switches == seen_switches_[i] && (asleep >> i & 1) == 0 && w.has_queued_work();
+    const bool stuck =
+        switches == seen_switches_[i] && (asleep >> i & 1) == 0 && w.has_queued_work();
     seen_switches_[i] = switches;
     if (!stuck) continue;
     stalls_.fetch_add(1, std::memory_order_relaxed);
@@ -381,7 +392,8 @@ void scheduler::look_for_deadlock() noexcept {
   if (epoch != seen_epoch_) deadlock_reported_ = false;
   seen_epoch_ = epoch;
   quiet_looks_ = quiet ? quiet_looks_ + 1 : 0;
-  if (!quiet || deadlock_reported_ || monitor_period * quiet_looks_ < options_.deadlock_grace) return;
+  if (!quiet || deadlock_reported_ || monitor_period * quiet_looks_ < options_.deadlock_grace)
+    return;
   std::size_t pending = 0;
   for (const auto& w : workers_) {
     if (w->pending_timers() != 0 || w->has_queued_work()) return;
@@ -391,15 +403,18 @@ void scheduler::look_for_deadlock() noexcept {
   if (alive() == 0 || !all_asleep()) return;
   deadlock_reported_ = true;
   const std::string text =
-      "tendril: all workers are idle, and no timer, I/O or pool work is pending: nothing inside this runtime "
-      "can wake these fibers (a thread outside it still may):\n" + dump();
+      "tendril: all workers are idle, and no timer, I/O or pool work is pending: nothing inside "
+      "this runtime "
+      "can wake these fibers (a thread outside it still may):\n" +
+      dump();
   std::fputs(text.c_str(), stderr);
   if (options_.on_deadlock == deadlock_policy::abort) std::abort();
   if (options_.on_deadlock == deadlock_policy::stop) request_stop();
 }
 
 bool scheduler::deadlock_settled() const noexcept {
-  return deadlock_reported_ || alive() == 0 || monitor_period * quiet_looks_ > options_.deadlock_grace;
+  return deadlock_reported_ || alive() == 0 ||
+         monitor_period * quiet_looks_ > options_.deadlock_grace;
 }
 
 }  // namespace tendril::detail

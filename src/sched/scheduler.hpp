@@ -86,7 +86,9 @@ class scheduler {
   /// destructor waits for visitors as well. Entering is safe, because the fiber is not queued yet.
   class visit {
    public:
-    explicit visit(scheduler& s) noexcept : visited_(s) { s.visitors_.fetch_add(1, std::memory_order_relaxed); }
+    explicit visit(scheduler& s) noexcept : visited_(s) {
+      s.visitors_.fetch_add(1, std::memory_order_relaxed);
+    }
     // Release: pairs with the destructor's acquire; the last access to the scheduler.
     ~visit() { visited_.visitors_.fetch_sub(1, std::memory_order_release); }
     visit(const visit&) = delete;

@@ -37,15 +37,14 @@ namespace this_fiber {
 
 void yield() noexcept {
   detail::worker* const w = detail::this_worker();
-  if (w != nullptr && w->current() != nullptr)
-    detail::worker::yield_current(w);
-  else
-    std::this_thread::yield();
+  if (w != nullptr && w->current() != nullptr) detail::worker::yield_current(w);
+  else std::this_thread::yield();
 }
 
 void sleep_until_steady(detail::time_point deadline) {
-  const detail::outcome why = detail::wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                                                      {.deadline = deadline, .reason = "this_fiber::sleep"});
+  const detail::outcome why =
+      detail::wait_until_done([](const void*) noexcept { return false; }, nullptr,
+                              {.deadline = deadline, .reason = "this_fiber::sleep"});
   if (why != detail::outcome::timed_out) detail::throw_outcome(why, "this_fiber::sleep");
 }
 
@@ -71,9 +70,7 @@ std::string_view name() noexcept {
   return c != nullptr ? std::string_view(detail::name_of(c)) : std::string_view();
 }
 
-int worker_index() noexcept {
-  return is_fiber() ? detail::this_worker_index() : -1;
-}
+int worker_index() noexcept { return is_fiber() ? detail::this_worker_index() : -1; }
 
 }  // namespace this_fiber
 }  // namespace tendril

@@ -52,10 +52,8 @@ void thread_waiter::wake() noexcept {
 
 void thread_waiter::block(time_point deadline) {
   std::unique_lock hold(mutex_);
-  if (deadline == no_deadline)
-    changed_.wait(hold, [this] { return permit_; });
-  else
-    changed_.wait_until(hold, deadline, [this] { return permit_; });
+  if (deadline == no_deadline) changed_.wait(hold, [this] { return permit_; });
+  else changed_.wait_until(hold, deadline, [this] { return permit_; });
   permit_ = false;
 }
 

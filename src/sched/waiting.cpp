@@ -15,7 +15,8 @@ namespace tendril::detail {
 namespace {
 
 /// Why a wait that has not been signalled should end now; `waiting` when it should not.
-outcome reason_to_give_up(const waiter* self, const wait_block& block, const wait_options& o) noexcept {
+outcome reason_to_give_up(const waiter* self, const wait_block& block,
+                          const wait_options& o) noexcept {
   if (o.cancelable) {
     if (self->shields == 0 && self->what == waiter::kind::fiber &&
         (self->flags.load(std::memory_order_acquire) & flag::stop_requested) != 0)
@@ -23,7 +24,8 @@ outcome reason_to_give_up(const waiter* self, const wait_block& block, const wai
     if (o.stop != nullptr && o.stop->stop_requested()) return outcome::canceled;
   }
   const bool ambient = o.cancelable && self->shields == 0 && block.ambient_deadline != no_deadline;
-  if (o.deadline == no_deadline && !ambient) [[likely]] return outcome::waiting;
+  if (o.deadline == no_deadline && !ambient) [[likely]]
+    return outcome::waiting;
   const time_point now = clock::now();
   if (now >= o.deadline) return outcome::timed_out;
   return ambient && now >= block.ambient_deadline ? outcome::expired : outcome::waiting;
@@ -66,14 +68,16 @@ class wait_setup {
   waiter* self_;
   wait_block& block_;
   time_point deadline_;
-  worker* timer_home_ = nullptr;  ///< whose wheel the timer is in: on this stack, for the waiter alone
+  worker* timer_home_ =
+      nullptr;  ///< whose wheel the timer is in: on this stack, for the waiter alone
   bool has_callback_ = false;
 };
 
 template <class Done>
 inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
   wait_block& block = block_of(self);
-  if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting) return early;
+  if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting)
+    return early;
   wait_setup setup(self, block, o);
   for (;;) {
     setup.park(o.reason);
@@ -91,7 +95,8 @@ wait_block& block_of(waiter* w) noexcept {
 
 waiter* current_waiter() {
   worker* const w = this_worker();
-  if (w != nullptr && w->current() != nullptr) [[likely]] return w->current();
+  if (w != nullptr && w->current() != nullptr) [[likely]]
+    return w->current();
   return &this_thread_waiter();
 }
 
@@ -110,10 +115,8 @@ void* own_cell(waiter* w) noexcept { return block_of(w).cell; }
 void tiny_lock::lock_slow() noexcept {
   for (unsigned spins = 0;; ++spins) {
     while (word_.load(std::memory_order_relaxed) != 0) {
-      if (++spins % 64 != 0)
-        std_atomics::spin_pause();
-      else
-        std::this_thread::yield();  // the holder's thread may have been preempted
+      if (++spins % 64 != 0) std_atomics::spin_pause();
+      else std::this_thread::yield();  // the holder's thread may have been preempted
     }
     if (word_.exchange(1, std::memory_order_acquire) == 0) return;
   }
@@ -130,14 +133,17 @@ void unpark(waiter* w) noexcept {
   worker* const here = this_worker();
   if (here != nullptr && core->affinity < 0 && here->scheduler_index() == core->scheduler_index())
     here->push_woken(core);
-  else
-    scheduler_at(core->scheduler_index())->schedule_woken(core);
+  else scheduler_at(core->scheduler_index())->schedule_woken(core);
 }
 
 outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node, const wait_options& o) {
   lock.unlock();
   const outcome why = wait_loop(
-      node.who, [&node]() noexcept { return node.result.load(std::memory_order_acquire) != outcome::waiting; }, o);
+      node.who,
+      [&node]() noexcept {
+        return node.result.load(std::memory_order_acquire) != outcome::waiting;
+      },
+      o);
   if (why == outcome::signalled) return node.result.load(std::memory_order_relaxed);
   lock.lock();
   const outcome result = node.result.load(std::memory_order_relaxed);
@@ -146,15 +152,18 @@ outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node, const wai
   return result == outcome::waiting ? why : result;
 }
 
-outcome wait_until_done(bool (*done)(const void*) noexcept, const void* argument, const wait_options& o) {
+outcome wait_until_done(bool (*done)(const void*) noexcept, const void* argument,
+                        const wait_options& o) {
   if (done(argument)) return outcome::signalled;
-  return wait_loop(current_waiter(), [=]() noexcept { return done(argument); }, o);
+  return wait_loop(
+      current_waiter(), [=]() noexcept { return done(argument); }, o);
 }
 
 outcome completion::wait_slow(const wait_options& o) {
   waiter* const self = current_waiter();
   if (!install(self)) return outcome::signalled;
-  const outcome why = wait_loop(self, [this]() noexcept { return is_set(); }, o);
+  const outcome why = wait_loop(
+      self, [this]() noexcept { return is_set(); }, o);
   if (why == outcome::signalled || !withdraw(self)) return outcome::signalled;
   return why;
 }
@@ -162,19 +171,27 @@ outcome completion::wait_slow(const wait_options& o) {
 std::error_code to_error(outcome result) noexcept {
   switch (result) {
     case outcome::waiting:
-    case outcome::signalled: return {};
-    case outcome::closed: return std::make_error_code(std::errc::bad_file_descriptor);
+    case outcome::signalled:
+      return {};
+    case outcome::closed:
+      return std::make_error_code(std::errc::bad_file_descriptor);
     case outcome::timed_out:
-    case outcome::expired: return std::make_error_code(std::errc::timed_out);
-    case outcome::canceled: return std::make_error_code(std::errc::operation_canceled);
+    case outcome::expired:
+      return std::make_error_code(std::errc::timed_out);
+    case outcome::canceled:
+      return std::make_error_code(std::errc::operation_canceled);
   }
   return {};
 }
 
-void throw_outcome(outcome result, const char* what) { throw std::system_error(to_error(result), what); }
+void throw_outcome(outcome result, const char* what) {
+  throw std::system_error(to_error(result), what);
+}
 
 time_point ambient_deadline() noexcept { return block_of(current_waiter()).ambient_deadline; }
-void set_ambient_deadline(time_point t) noexcept { block_of(current_waiter()).ambient_deadline = t; }
+void set_ambient_deadline(time_point t) noexcept {
+  block_of(current_waiter()).ambient_deadline = t;
+}
 unsigned enter_shield() noexcept { return ++current_waiter()->shields; }
 void leave_shield() noexcept { --current_waiter()->shields; }
 

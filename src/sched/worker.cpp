@@ -51,7 +51,8 @@ void worker::join() {
 
 void worker::thread_main() {
   platform::signal_stack overflow_stack;
-  overflow_stack.install();  // without one an overflow still ends the process, only without its report
+  overflow_stack
+      .install();  // without one an overflow still ends the process, only without its report
   tls_worker = this;
   slots_ = thread_slots::of_this_thread();
   scheduler_context_.adopt_thread();
@@ -83,20 +84,23 @@ void worker::run_fiber(fiber_core* c) noexcept {
 
 inline void worker::prepare(fiber_core* c) noexcept {
   counters_.switches.add();
-  if (c->the_frame() == nullptr) [[unlikely]] attach_stack(c);
+  if (c->the_frame() == nullptr) [[unlikely]]
+    attach_stack(c);
 }
 
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_slice slice = stacks_.acquire(c->stack_class);
   if (slice.high == nullptr) {
-    std::fprintf(stderr,
-                 "tendril: no memory for the stack of fiber '%s' (id %llu, %u KiB): the system gave no more "
-                 "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
-                 name_of(c), static_cast<unsigned long long>(c->id), 16U << c->stack_class);
+    std::fprintf(
+        stderr,
+        "tendril: no memory for the stack of fiber '%s' (id %llu, %u KiB): the system gave no more "
+        "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
+        name_of(c), static_cast<unsigned long long>(c->id), 16U << c->stack_class);
     std::abort();
   }
-  const auto top = (reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame)) & ~std::uintptr_t{63};
+  const auto top =
+      (reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame)) & ~std::uintptr_t{63};
   auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
   if (const fiber_extras* e = c->extras.load(std::memory_order_acquire))
     frame->block.ambient_deadline = e->ambient_deadline;
@@ -132,7 +136,8 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
 
 /// Suspends `self` in favour of `next`, or of the scheduler context if that is null. Returns, perhaps on another
 /// worker's thread, when somebody has scheduled it again: `this` is stale then.
-__attribute__((noinline)) void worker::depart(fiber_core* self, departure how, fiber_core* next) noexcept {
+__attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
+                                              fiber_core* next) noexcept {
   const flow_state flow(slots_);
   left_ = self;
   left_how_ = how;
@@ -194,7 +199,8 @@ platform::next_context worker::end_current(worker* w) noexcept {
   self->frame.store(nullptr, std::memory_order_relaxed);
   // What stays tells a later detach() whose the fiber was and whether it was asked to stop. A plain
   // store: who sets a stop bit at this moment sets it in vain either way.
-  self->flags.store(self->flags.load(std::memory_order_relaxed) & ~flag::alive, std::memory_order_relaxed);
+  self->flags.store(self->flags.load(std::memory_order_relaxed) & ~flag::alive,
+                    std::memory_order_relaxed);
   if (!failed) w->counters_.finished.publish();
   waiter* const joiner = self->done.holds(detached_marker()) ? detached_marker() : self->done.set();
   if (joiner == detached_marker()) {
@@ -257,7 +263,8 @@ inline void worker::push_ring(fiber_core* c) noexcept {
 void worker::overflow(fiber_core* c) noexcept {
   fiber_core* oldest[64];
   do {
-    if (const std::size_t n = ring_.pop_half(oldest, std::size(oldest))) owner_.inject_chain(oldest, n);
+    if (const std::size_t n = ring_.pop_half(oldest, std::size(oldest)))
+      owner_.inject_chain(oldest, n);
   } while (!ring_.push(c));
 }
 
@@ -284,7 +291,8 @@ void worker::push_woken(fiber_core* c) noexcept {
     return;
   }
   // Release: a thief that takes it sees the fiber complete.
-  if (fiber_core* const displaced = lifo_.exchange(c, std::memory_order_acq_rel)) push_ring(displaced);
+  if (fiber_core* const displaced = lifo_.exchange(c, std::memory_order_acq_rel))
+    push_ring(displaced);
 }
 
 void worker::push_spawned(fiber_core* c) noexcept {
@@ -515,7 +523,8 @@ fiber_core* worker::idle() noexcept {
       do {
         for (int i = 0; i != 32; ++i) {
           std_atomics::spin_pause();
-          if (owner_.has_injected() || inbox_size_.load(std::memory_order_relaxed) != 0) return nullptr;
+          if (owner_.has_injected() || inbox_size_.load(std::memory_order_relaxed) != 0)
+            return nullptr;
         }
         if (fiber_core* const c = steal()) return c;
       } while (clock::now() < end);
@@ -540,7 +549,8 @@ fiber_core* worker::idle() noexcept {
   const bool trim_later = stacks_.worth_trimming();
   time_point slept_at{};
   if (trim_later) {
-    const auto patience = trimming_ ? std::chrono::nanoseconds::zero() : std::chrono::nanoseconds(trim_after);
+    const auto patience =
+        trimming_ ? std::chrono::nanoseconds::zero() : std::chrono::nanoseconds(trim_after);
     if (timeout < timeout.zero() || timeout > patience) timeout = patience;
     slept_at = clock::now();
   }

@@ -56,7 +56,8 @@ class tally {
 
   /// For the count of ended fibers: who has read it has seen what they did, as after a join.
   void publish() noexcept {
-    value_.store(value_.load(std::memory_order_relaxed) + 1, std::memory_order_release);  // pairs with observe()
+    value_.store(value_.load(std::memory_order_relaxed) + 1,
+                 std::memory_order_release);  // pairs with observe()
   }
   std::uint64_t observe() const noexcept { return value_.load(std::memory_order_acquire); }
 

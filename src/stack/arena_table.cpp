@@ -42,7 +42,8 @@ hit lookup(std::uintptr_t address) noexcept {
   for (std::size_t i = 0; i < n; ++i) {
     const std::uintptr_t word = entries[i].word.load(std::memory_order_acquire);
     const std::uintptr_t base = word & base_mask;
-    if (base != 0 && address - base < (std::uintptr_t{1} << shift_of(word))) return {word, &entries[i]};
+    if (base != 0 && address - base < (std::uintptr_t{1} << shift_of(word)))
+      return {word, &entries[i]};
   }
   return {};
 }
@@ -66,7 +67,8 @@ bool find_stack(const void* address, found_stack& out) noexcept {
 
 bool add_arena(std::byte* base, unsigned shift, unsigned size_class, void* owner) noexcept {
   const auto at = reinterpret_cast<std::uintptr_t>(base);
-  TENDRIL_CHECK(at % arena_alignment == 0 && at % class_bytes(size_class) == 0, "arenas are aligned");
+  TENDRIL_CHECK(at % arena_alignment == 0 && at % class_bytes(size_class) == 0,
+                "arenas are aligned");
   for (std::size_t i = 0; i < capacity; ++i) {
     entry& e = entries[i];
     std::uintptr_t expected = empty;

@@ -67,20 +67,24 @@ constinit map_budget budget;
 void warn_of_canaries() noexcept {
   static std::atomic<bool> warned{false};
   if (warned.exchange(true, std::memory_order_relaxed)) return;
-  std::fprintf(stderr,
-               "tendril: warning: no more guard pages can be had (mappings: %zu of vm.max_map_count = %zu); "
-               "the overflow of a stack made from now on is noticed only when its fiber ends. Raise "
-               "vm.max_map_count, or use Linux 6.13 or later\n",
-               platform::map_count(), platform::max_map_count());
+  std::fprintf(
+      stderr,
+      "tendril: warning: no more guard pages can be had (mappings: %zu of vm.max_map_count = %zu); "
+      "the overflow of a stack made from now on is noticed only when its fiber ends. Raise "
+      "vm.max_map_count, or use Linux 6.13 or later\n",
+      platform::map_count(), platform::max_map_count());
 }
 
 }  // namespace
 
 std::string_view to_string(stack_guard guard) noexcept {
   switch (guard) {
-    case stack_guard::madvise: return "madvise";
-    case stack_guard::mprotect: return "mprotect";
-    case stack_guard::canary: return "canary";
+    case stack_guard::madvise:
+      return "madvise";
+    case stack_guard::mprotect:
+      return "mprotect";
+    case stack_guard::canary:
+      return "canary";
   }
   return "?";
 }
@@ -89,7 +93,8 @@ stack_guard choose_guard_mode(const char* text) {
   if (text == nullptr || *text == '\0') {
     return platform::guards_supported() ? stack_guard::madvise : stack_guard::mprotect;
   }
-  for (const stack_guard mode : {stack_guard::madvise, stack_guard::mprotect, stack_guard::canary}) {
+  for (const stack_guard mode :
+       {stack_guard::madvise, stack_guard::mprotect, stack_guard::canary}) {
     if (text != to_string(mode)) continue;
     if (mode == stack_guard::madvise && !platform::guards_supported()) {
       throw std::system_error(errc::invalid_option,
@@ -104,7 +109,8 @@ stack_guard choose_guard_mode(const char* text) {
 
 stack_guard install_slice_guard(std::byte* page, stack_guard mode) noexcept {
   const std::size_t bytes = platform::page_size();
-  if (mode == stack_guard::madvise && platform::install_guard(page, bytes)) return stack_guard::madvise;
+  if (mode == stack_guard::madvise && platform::install_guard(page, bytes))
+    return stack_guard::madvise;
   if (mode != stack_guard::canary) {
     if (budget.take_guard()) {
       if (platform::protect_none(page, bytes)) return stack_guard::mprotect;

@@ -46,7 +46,12 @@ class message {
     return text(" (id ").number(who.id).text(")");
   }
   message& range(const stack_slice& slice, std::size_t bytes) noexcept {
-    return text("[").address(slice.low).text(", ").address(slice.high).text(") of ").number(bytes >> 10)
+    return text("[")
+        .address(slice.low)
+        .text(", ")
+        .address(slice.high)
+        .text(") of ")
+        .number(bytes >> 10)
         .text(" KiB");
   }
   void write() noexcept {
@@ -75,8 +80,7 @@ bool is_overflow(const fiber_description& who, const found_stack& found,
   if (who.use != stack_use::unknown) return who.use == stack_use::current;
   // A large frame's stack pointer has passed the guard already when its lower locals are touched.
   const auto* sp = static_cast<const std::byte*>(fault.stack_pointer);
-  return sp == nullptr ||
-         (sp <= found.slice.high && sp + platform::page_size() >= found.guard_low);
+  return sp == nullptr || (sp <= found.slice.high && sp + platform::page_size() >= found.guard_low);
 }
 
 constexpr const char* advice = "; give it a larger stack (fiber_options::stack.bytes)";
@@ -90,12 +94,22 @@ bool on_fault(const platform::memory_fault& fault) noexcept {
   const fiber_description who = describe_fiber(found.slice);
   message m;
   if (is_overflow(who, found, fault)) {
-    m.text("tendril: stack overflow in ").fiber(who).text(": address ").address(fault.address)
-        .text(" is in the guard page below its stack ").range(found.slice, bytes).text(advice);
+    m.text("tendril: stack overflow in ")
+        .fiber(who)
+        .text(": address ")
+        .address(fault.address)
+        .text(" is in the guard page below its stack ")
+        .range(found.slice, bytes)
+        .text(advice);
   } else {
-    m.text("tendril: bad access to ").address(fault.address)
-        .text(", in the guard page below the stack ").range(found.slice, bytes).text(" of ")
-        .fiber(who).text(", by code on another stack (stack pointer ").address(fault.stack_pointer)
+    m.text("tendril: bad access to ")
+        .address(fault.address)
+        .text(", in the guard page below the stack ")
+        .range(found.slice, bytes)
+        .text(" of ")
+        .fiber(who)
+        .text(", by code on another stack (stack pointer ")
+        .address(fault.stack_pointer)
         .text("): a stray pointer, or a write past the top of the stack below");
   }
   m.write();
@@ -105,7 +119,9 @@ bool on_fault(const platform::memory_fault& fault) noexcept {
 
 }  // namespace
 
-void set_describe_stack(describe_stack_fn f) noexcept { describe.store(f, std::memory_order_release); }
+void set_describe_stack(describe_stack_fn f) noexcept {
+  describe.store(f, std::memory_order_release);
+}
 
 bool install_overflow_handler() noexcept {
   platform::prime_trace();
@@ -117,9 +133,13 @@ void report_broken_canary(const stack_slice& slice) noexcept {
   found_stack found;
   const std::size_t bytes = find_stack(slice.low, found) ? class_bytes(found.size_class) : 0;
   message()
-      .text("tendril: stack overflow in ").fiber(describe_fiber(slice)).text(", found when its stack was released: ")
-      .text("the page below its stack ").range(slice, bytes)
-      .text(" was written; memory below it may be damaged").text(advice)
+      .text("tendril: stack overflow in ")
+      .fiber(describe_fiber(slice))
+      .text(", found when its stack was released: ")
+      .text("the page below its stack ")
+      .range(slice, bytes)
+      .text(" was written; memory below it may be damaged")
+      .text(advice)
       .write();
   std::abort();
 }

@@ -22,8 +22,8 @@ namespace tendril::detail {
 enum class stack_use : std::uint8_t { unknown, current, other };
 
 struct fiber_description {
-  const char* name = nullptr;  ///< null: none
-  std::uint64_t id = 0;        ///< 0: unknown
+  const char* name = nullptr;          ///< null: none
+  std::uint64_t id = 0;                ///< 0: unknown
   stack_use use = stack_use::unknown;  ///< unknown: guessed from the stack pointer
 };
 

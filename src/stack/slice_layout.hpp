@@ -33,7 +33,9 @@ inline constexpr unsigned size_class_count = 10;
 inline constexpr unsigned no_size_class = size_class_count;
 inline constexpr unsigned smallest_class_shift = 14;
 
-constexpr unsigned class_shift(unsigned size_class) noexcept { return smallest_class_shift + size_class; }
+constexpr unsigned class_shift(unsigned size_class) noexcept {
+  return smallest_class_shift + size_class;
+}
 constexpr std::size_t class_bytes(unsigned size_class) noexcept {
   return std::size_t{1} << class_shift(size_class);
 }
@@ -61,10 +63,12 @@ inline std::byte* slice_base(std::byte* inside, unsigned size_class) noexcept {
 }
 
 inline std::byte* slice_high(std::byte* base, unsigned size_class) noexcept {
-  return base + class_bytes(size_class) - slice_colour(reinterpret_cast<std::uintptr_t>(base), size_class);
+  return base + class_bytes(size_class) -
+         slice_colour(reinterpret_cast<std::uintptr_t>(base), size_class);
 }
 
-inline stack_slice slice_at(std::byte* base, unsigned size_class, std::size_t guard_bytes) noexcept {
+inline stack_slice slice_at(std::byte* base, unsigned size_class,
+                            std::size_t guard_bytes) noexcept {
   return {base + guard_bytes, slice_high(base, size_class)};
 }
 

@@ -52,7 +52,8 @@ class stack_cache {
   stack_slice acquire(unsigned size_class) noexcept {
     lane& l = lanes_[size_class];
     link* const w = l.warm;
-    if (w == nullptr) [[unlikely]] return acquire_cold(size_class);
+    if (w == nullptr) [[unlikely]]
+      return acquire_cold(size_class);
     l.warm = w->next;
     add(l.warm_count, -1);
     room_ += static_cast<std::ptrdiff_t>(class_bytes(size_class));
@@ -66,7 +67,8 @@ class stack_cache {
   void release(stack_slice slice, unsigned size_class) noexcept {
     TENDRIL_ASSERT(slice == slice_at(slice_base(slice.low, size_class), size_class, guard_bytes_),
                    "a slice is released as it was acquired, under its own class");
-    if (source_.has_canaries()) [[unlikely]] check_canary(slice, size_class);
+    if (source_.has_canaries()) [[unlikely]]
+      check_canary(slice, size_class);
     std::byte* const at = slice.high - sizeof(link);
     // A pointer into the stack of a fiber that has ended is reported from here on.
     poison(slice.low, static_cast<std::size_t>(at - slice.low));
@@ -75,7 +77,8 @@ class stack_cache {
     l.warm = ::new (at) link{l.warm};
     add(l.warm_count, 1);
     room_ -= static_cast<std::ptrdiff_t>(class_bytes(size_class));
-    if (room_ < 0) [[unlikely]] trim_to_watermark();
+    if (room_ < 0) [[unlikely]]
+      trim_to_watermark();
   }
 
   /// Gives the memory of all warm slices back.
@@ -108,7 +111,8 @@ class stack_cache {
                 std::memory_order_relaxed);
   }
 
-  static constexpr std::ptrdiff_t portion_bytes = std::ptrdiff_t{64} << 20;  // 1,024 stacks of 64 KiB
+  static constexpr std::ptrdiff_t portion_bytes = std::ptrdiff_t{64}
+                                                  << 20;  // 1,024 stacks of 64 KiB
   std::ptrdiff_t kept_bytes() const noexcept { return watermark_ / 64; }
 
   stack_slice acquire_cold(unsigned size_class) noexcept;

@@ -34,7 +34,7 @@ struct stack_source::arena {
   std::size_t bookkeeping_bytes = 0;
   unsigned size_class = 0;
   std::uint32_t slices = 0;
-  std::uint32_t cut = 0;               ///< slices below this one have been handed out once
+  std::uint32_t cut = 0;  ///< slices below this one have been handed out once
   std::uint32_t first_free = no_slice;
   bool on_recycled = false;
   arena* next_made = nullptr;
@@ -43,7 +43,8 @@ struct stack_source::arena {
 
   slice_record* records() noexcept { return reinterpret_cast<slice_record*>(this + 1); }
   std::uint32_t index_of(const std::byte* slice) const noexcept {
-    return static_cast<std::uint32_t>(static_cast<std::size_t>(slice - base) >> class_shift(size_class));
+    return static_cast<std::uint32_t>(static_cast<std::size_t>(slice - base) >>
+                                      class_shift(size_class));
   }
   std::byte* slice(std::uint32_t index) const noexcept {
     return base + (std::size_t{index} << class_shift(size_class));
@@ -110,7 +111,8 @@ unsigned stack_source::take(unsigned size_class, std::byte** bases, unsigned cou
   return n;
 }
 
-void stack_source::give(unsigned size_class, std::byte** bases, unsigned count, memory state_of) noexcept {
+void stack_source::give(unsigned size_class, std::byte** bases, unsigned count,
+                        memory state_of) noexcept {
   const std::size_t bytes = class_bytes(size_class);
   std::sort(bases, bases + count);
   if (state_of == memory::touched) {
@@ -153,7 +155,8 @@ bool stack_source::guard_intact(const stack_slice& slice, unsigned size_class) c
   return a->records()[a->index_of(base)].guard != stack_guard::canary || canary_intact(base);
 }
 
-stack_source::arena* stack_source::make_arena_locked(size_class_state& state, unsigned size_class) noexcept {
+stack_source::arena* stack_source::make_arena_locked(size_class_state& state,
+                                                     unsigned size_class) noexcept {
   const std::size_t smallest = std::max(arena_alignment, class_bytes(size_class));
   // Where address space is rationed (RLIMIT_AS, strict overcommit) a smaller one may still be had.
   arena* a = nullptr;
@@ -181,7 +184,8 @@ stack_source::arena* stack_source::map_arena(unsigned size_class, std::size_t by
   if (base == nullptr) return nullptr;
   const std::size_t slices = bytes >> class_shift(size_class);
   const std::size_t page = platform::page_size();
-  const std::size_t bookkeeping = (sizeof(arena) + slices * sizeof(slice_record) + page - 1) / page * page;
+  const std::size_t bookkeeping =
+      (sizeof(arena) + slices * sizeof(slice_record) + page - 1) / page * page;
   void* record_memory = platform::reserve_memory(bookkeeping, page);
   if (record_memory == nullptr) {
     platform::release_memory(base, bytes);
@@ -225,7 +229,8 @@ void stack_source::attach(stack_cache& cache) noexcept {
 void stack_source::detach(stack_cache& cache) noexcept {
   const std::lock_guard lock(caches_mutex_);
   if (cache.next_cache_ != nullptr) cache.next_cache_->previous_cache_ = cache.previous_cache_;
-  (cache.previous_cache_ != nullptr ? cache.previous_cache_->next_cache_ : caches_) = cache.next_cache_;
+  (cache.previous_cache_ != nullptr ? cache.previous_cache_->next_cache_ : caches_) =
+      cache.next_cache_;
 }
 
 stack_stats stack_source::stats() const noexcept {

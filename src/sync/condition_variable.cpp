@@ -26,10 +26,8 @@ namespace detail {
 void notify_list::notify_one() noexcept {
   waiter* who = nullptr;
   lock_.lock();
-  if (wait_node* const node = waiters_.pop_front())
-    who = complete(*node);
-  else if (announced_ != 0)
-    ++epoch_;
+  if (wait_node* const node = waiters_.pop_front()) who = complete(*node);
+  else if (announced_ != 0) ++epoch_;
   lock_.unlock();
   if (who != nullptr) unpark(who);
 }

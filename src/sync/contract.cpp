@@ -11,8 +11,7 @@ namespace tendril::detail {
 
 void contract_violation(const char* what) noexcept {
   const std::string_view name = this_fiber::name();
-  if (!this_fiber::is_fiber())
-    std::fprintf(stderr, "tendril: %s (on a plain thread)\n", what);
+  if (!this_fiber::is_fiber()) std::fprintf(stderr, "tendril: %s (on a plain thread)\n", what);
   else
     std::fprintf(stderr, "tendril: %s (fiber %llu \"%.*s\", worker %d)\n", what,
                  static_cast<unsigned long long>(this_fiber::get_id().value()),

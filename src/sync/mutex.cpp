@@ -64,10 +64,8 @@ outcome mutex::lock_contended(const detail::wait_options& options) {
     }
     detail::wait_node& node = detail::own_node(self);
     node.index = history;
-    if (history == fresh)
-      waiters_.push_back(node);
-    else
-      waiters_.push_front(node);
+    if (history == fresh) waiters_.push_back(node);
+    else waiters_.push_front(node);
     const outcome result = detail::wait_locked(list_lock_, waiters_, node, options);
     if (result != outcome::signalled) return result;  // `waiting` may stay: an unlock will clear it
     if (node.index == handed_over) {
@@ -96,10 +94,8 @@ void mutex::unlock_contended() noexcept {
     detail::waiter* who = nullptr;
     if (node != nullptr) {
       handed = node->index == lost_once;
-      if (handed)
-        node->index = handed_over;
-      else
-        state_.fetch_or(woken, std::memory_order_relaxed);
+      if (handed) node->index = handed_over;
+      else state_.fetch_or(woken, std::memory_order_relaxed);
       who = detail::complete(*node);
     }
     list_lock_.unlock();

@@ -10,14 +10,15 @@ bool once_flag::begin() {
     lock_.lock();
     const std::uint32_t s = state_.load(std::memory_order_relaxed);
     if (s != running) {
-      if (s == fresh) state_.store(running, std::memory_order_relaxed);  // others look under the lock
+      if (s == fresh)
+        state_.store(running, std::memory_order_relaxed);  // others look under the lock
       lock_.unlock();
       return s == fresh;
     }
     detail::wait_node& node = detail::own_node(self);
     waiters_.push_back(node);
-    detail::require_signalled(
-        detail::wait_locked(lock_, waiters_, node, {.reason = "call_once"}), "call_once");
+    detail::require_signalled(detail::wait_locked(lock_, waiters_, node, {.reason = "call_once"}),
+                              "call_once");
   }
 }
 

@@ -37,7 +37,8 @@ namespace {
   static thread_local std::uint64_t state = 0;
   if (state == 0) {
     state = reinterpret_cast<std::uintptr_t>(&state) ^
-            static_cast<std::uint64_t>(clock::now().time_since_epoch().count()) ^ 0x9e3779b97f4a7c15u;
+            static_cast<std::uint64_t>(clock::now().time_since_epoch().count()) ^
+            0x9e3779b97f4a7c15u;
     if (state == 0) state = 1;
   }
   state ^= state << 13;  // Marsaglia, Xorshift RNGs, 2003
@@ -60,7 +61,8 @@ template <class T>
 class scratch {
  public:
   explicit scratch(std::size_t count)
-      : heap_(count > small ? std::make_unique<T[]>(count) : nullptr), data_(heap_ ? heap_.get() : here_) {}
+      : heap_(count > small ? std::make_unique<T[]>(count) : nullptr),
+        data_(heap_ ? heap_.get() : here_) {}
   T* data() noexcept { return data_; }
   T& operator[](std::size_t i) noexcept { return data_[i]; }
 
@@ -155,8 +157,8 @@ class select_wait {
   void find_channels() {
     for (std::size_t i = 0; i != count_; ++i) channels_[i] = &cases_[i]->on();
     std::sort(channels_.data(), channels_.data() + count_, std::less<>());
-    distinct_ = static_cast<std::size_t>(
-        std::unique(channels_.data(), channels_.data() + count_) - channels_.data());
+    distinct_ = static_cast<std::size_t>(std::unique(channels_.data(), channels_.data() + count_) -
+                                         channels_.data());
   }
   void lock_all() noexcept {
     for (std::size_t i = 0; i != distinct_; ++i) channels_[i]->lock_.lock();

@@ -18,10 +18,8 @@ using detail::outcome;
 
 bool shared_mutex::try_take_locked(role r) noexcept {
   if (written_ || (r == writer && readers_ != 0)) return false;
-  if (r == writer)
-    written_ = true;
-  else
-    ++readers_;
+  if (r == writer) written_ = true;
+  else ++readers_;
   return true;
 }
 
@@ -55,10 +53,8 @@ outcome shared_mutex::take_slow(role r, const detail::wait_options& options) {
   waiters_.push_back(node);
   const outcome result = detail::wait_locked(lock_, waiters_, node, options);
   lock_.lock();  // signalled: the waker has let go of the lock
-  if (result == outcome::signalled)
-    lock_.unlock();
-  else
-    admit_and_unlock();
+  if (result == outcome::signalled) lock_.unlock();
+  else admit_and_unlock();
   return result;
 }
 

@@ -29,8 +29,8 @@ using test::run_forked;
 
 /// Parks for good.
 void wait_for_nothing(const char* reason) {
-  const detail::outcome why =
-      detail::wait_until_done([](const void*) noexcept { return false; }, nullptr, {.reason = reason});
+  const detail::outcome why = detail::wait_until_done([](const void*) noexcept { return false; },
+                                                      nullptr, {.reason = reason});
   if (why != detail::outcome::signalled) detail::throw_outcome(why, reason);
 }
 
@@ -85,9 +85,10 @@ TEST_SUITE("unhandled_exception") {
 
   TEST_CASE("a handler that returns lets everything go on") {
     const child_result r = run_forked([] {
-      runtime rt({.workers = 2, .on_unhandled_exception = [](std::string_view name, std::exception_ptr) {
-        std::fprintf(stderr, "handled %s\n", std::string(name).c_str());
-      }});
+      runtime rt(
+          {.workers = 2, .on_unhandled_exception = [](std::string_view name, std::exception_ptr) {
+             std::fprintf(stderr, "handled %s\n", std::string(name).c_str());
+           }});
       rt.spawn([] {
         spawn({.name = "one"}, [] { throw 1; });
         spawn({.name = "two"}, [] { throw 2; });
@@ -104,11 +105,12 @@ TEST_SUITE("deadlock") {
   TEST_CASE("abort: lists each fiber with what it waits for, then dies") {
     for (const unsigned workers : {1U, 2U}) {
       const child_result r = run_forked([&] {
-        run({.workers = workers, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms}, [] {
-          spawn({.name = "left"}, [] { wait_for_nothing("the right one"); });
-          spawn({.name = "right"}, [] { wait_for_nothing("the left one"); });
-          wait_for_nothing("Godot");
-        });
+        run({.workers = workers, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms},
+            [] {
+              spawn({.name = "left"}, [] { wait_for_nothing("the right one"); });
+              spawn({.name = "right"}, [] { wait_for_nothing("the left one"); });
+              wait_for_nothing("Godot");
+            });
       });
       CAPTURE(r.error_output);
       CHECK(r.signal == SIGABRT);
@@ -144,8 +146,8 @@ TEST_SUITE("deadlock") {
       rt.spawn([&] {
         who = detail::current_waiter();
         detail::wait_until_done(
-            [](const void* a) noexcept { return static_cast<const std::atomic<bool>*>(a)->load(); }, &done,
-            {.reason = "a thread"});
+            [](const void* a) noexcept { return static_cast<const std::atomic<bool>*>(a)->load(); },
+            &done, {.reason = "a thread"});
         std::fprintf(stderr, "woken\n");
       });
       rt.drain_for(400ms);  // long enough for a second report, if there were one

@@ -69,7 +69,8 @@ TEST_SUITE("stack_overflow") {
         CAPTURE(result.error_output);
         CHECK(result.signal == SIGSEGV);
         CHECK(result.says("tendril: stack overflow in fiber 'greedy' (id "));
-        CHECK(result.says((") of " + std::to_string(kib) + " KiB; give it a larger stack").c_str()));
+        CHECK(
+            result.says((") of " + std::to_string(kib) + " KiB; give it a larger stack").c_str()));
         // 16 KiB hold fewer frames than a trace shows: there it ends at the fiber's first.
         if (kib > 16) CHECK(result.says("(more frames)"));
       }
@@ -113,7 +114,8 @@ TEST_SUITE("stack_overflow") {
       }
     });
     CHECK(result.exit_code == 0);
-    CHECK(result.says("refused: TENDRIL_STACK_GUARD='strong': allowed are madvise, mprotect, canary"));
+    CHECK(result.says(
+        "refused: TENDRIL_STACK_GUARD='strong': allowed are madvise, mprotect, canary"));
   }
 
   TEST_CASE("a fault of ordinary code is not reported as an overflow") {

@@ -109,7 +109,8 @@ http_response client::response(bool head_only) {
   r.status = std::stoi(r.head.substr(9, 3));
   constexpr std::string_view length = "\r\nContent-Length: ";
   const std::size_t at = r.head.find(length);
-  if (at != r.head.npos && !head_only) r.body = receive(std::stoul(r.head.substr(at + length.size())));
+  if (at != r.head.npos && !head_only)
+    r.body = receive(std::stoul(r.head.substr(at + length.size())));
   return r;
 }
 

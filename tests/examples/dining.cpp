@@ -18,7 +18,8 @@ TEST_SUITE("dining") {
       program dinner({EXAMPLE_DINING, "50"});
       CHECK(dinner.wait() == 0);
       for (const char* name : {"Aspasia", "Diogenes", "Hypatia", "Plato", "Zeno"}) {
-        CHECK(dinner.output().find(std::string(name) + " has eaten 50 times\n") != std::string::npos);
+        CHECK(dinner.output().find(std::string(name) + " has eaten 50 times\n") !=
+              std::string::npos);
       }
     }
   }

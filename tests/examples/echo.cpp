@@ -24,7 +24,8 @@ TEST_SUITE("echo") {
     std::vector<client> clients;
     for (int i = 0; i != 50; ++i) clients.emplace_back(port);
     for (int round = 0; round != 3; ++round) {
-      for (std::size_t i = 0; i != clients.size(); ++i) clients[i].send("hello " + std::to_string(i));
+      for (std::size_t i = 0; i != clients.size(); ++i)
+        clients[i].send("hello " + std::to_string(i));
       for (std::size_t i = 0; i != clients.size(); ++i) {
         const std::string sent = "hello " + std::to_string(i);
         CHECK(clients[i].receive(sent.size()) == sent);
@@ -45,7 +46,8 @@ TEST_SUITE("echo") {
   TEST_CASE("a client that breaks off does not take the server with it") {
     program server({EXAMPLE_ECHO, "127.0.0.1:0"});
     const auto port = server.port();
-    for (int i = 0; i != 10; ++i) client(port).send("never read");  // closes with bytes unread: reset
+    for (int i = 0; i != 10; ++i)
+      client(port).send("never read");  // closes with bytes unread: reset
     client c(port);
     c.send("still here");
     CHECK(c.receive(10) == "still here");

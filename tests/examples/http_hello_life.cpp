@@ -106,8 +106,9 @@ TEST_SUITE("http_hello timeouts") {
 
   TEST_CASE("a request that stops half-way is told so") {
     server s({"--idle-timeout", "0.2"});
-    for (const std::string_view half : {hello_request.substr(0, 20),
-             std::string_view("GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhel")}) {
+    for (const std::string_view half :
+         {hello_request.substr(0, 20),
+          std::string_view("GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhel")}) {
       client c(s.port);
       c.send(half);
       const http_response r = c.response();
@@ -268,7 +269,8 @@ TEST_SUITE("http_hello load") {
 #ifdef WRK
   TEST_CASE("wrk finds no errors") {
     server s;
-    program wrk({WRK, "-t1", "-c32", "-d1s", "http://127.0.0.1:" + std::to_string(s.port) + "/plaintext"});
+    program wrk(
+        {WRK, "-t1", "-c32", "-d1s", "http://127.0.0.1:" + std::to_string(s.port) + "/plaintext"});
     CHECK(wrk.wait() == 0);
     CAPTURE(wrk.output());
     CHECK(wrk.output().find("Requests/sec") != std::string::npos);

@@ -40,9 +40,11 @@ TEST_SUITE("http_hello requests") {
   TEST_CASE("both routes say hello, and when") {
     server s;
     client c(s.port);
-    for (const char* target : {"/", "/plaintext", "/plaintext?x=1", "http://test/plaintext", "http://test"}) {
+    for (const char* target :
+         {"/", "/plaintext", "/plaintext?x=1", "http://test/plaintext", "http://test"}) {
       CAPTURE(target);
-      const http_response r = c.ask("GET " + std::string(target) + " HTTP/1.1\r\nHost: test\r\n\r\n");
+      const http_response r =
+          c.ask("GET " + std::string(target) + " HTTP/1.1\r\nHost: test\r\n\r\n");
       CHECK(is_hello(r));
       CHECK(r.has("\r\nContent-Length: 13\r\n"));
       CHECK(r.has("\r\nContent-Type: text/plain\r\n"));
@@ -181,10 +183,13 @@ TEST_SUITE("http_hello bodies") {
     CHECK(c.ask("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nGET /").status == 405);
     CHECK(is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n" +
                          std::string(1000, 'x'))));
-    CHECK(is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-                         "3E8\r\n" + std::string(1000, 'x') + "\r\n0\r\n\r\n")));
-    CHECK(is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-                         "1;a=\"b\"\r\nx\r\n0\r\nExpect: nothing\r\nHost: other\r\n\r\n")));
+    CHECK(
+        is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+                       "3E8\r\n" +
+                       std::string(1000, 'x') + "\r\n0\r\n\r\n")));
+    CHECK(
+        is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+                       "1;a=\"b\"\r\nx\r\n0\r\nExpect: nothing\r\nHost: other\r\n\r\n")));
     CHECK(is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")));
     CHECK(is_hello(c.ask(hello_request)));
   }
@@ -207,8 +212,10 @@ TEST_SUITE("http_hello bodies") {
     }
     {
       client c(s.port);
-      c.try_send("POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-                 "3E8\r\n" + std::string(1000, 'x') + "\r\n1\r\nx\r\n");
+      c.try_send(
+          "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+          "3E8\r\n" +
+          std::string(1000, 'x') + "\r\n1\r\nx\r\n");
       CHECK(c.response().status == 413);
       CHECK(c.ends());
     }
@@ -226,15 +233,17 @@ TEST_SUITE("http_hello bodies") {
     CHECK(is_hello(c.ask(std::string(get) + "hello")));
 
     CHECK(c.ask("GET / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n"
-                "Transfer-Encoding: chunked\r\n\r\n").status == 100);
+                "Transfer-Encoding: chunked\r\n\r\n")
+              .status == 100);
     CHECK(is_hello(c.ask("2\r\nhi\r\n0\r\n\r\n")));
 
     // No body, so nothing to continue with.
     CHECK(is_hello(c.ask("GET / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n\r\n")));
 
     // HTTP/1.0 knows no 100.
-    c.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n"
-           "Content-Length: 5\r\n\r\n");
+    c.send(
+        "GET / HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n"
+        "Content-Length: 5\r\n\r\n");
     CHECK_FALSE(c.is_readable(20));
     CHECK(is_hello(c.ask("hello")));
   }
@@ -243,8 +252,9 @@ TEST_SUITE("http_hello bodies") {
     server s;
     for (const char* start : {"POST /", "GET /nowhere"}) {
       client c(s.port);
-      const http_response r = c.ask(std::string(start) +
-          " HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+      const http_response r =
+          c.ask(std::string(start) +
+                " HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
       CHECK(r.status >= 404);
       CHECK(r.status <= 405);
       CHECK(r.has("\r\nConnection: close\r\n"));
@@ -252,7 +262,8 @@ TEST_SUITE("http_hello bodies") {
     }
     client c(s.port);
     CHECK(c.ask("POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n"
-                "Content-Length: 5000\r\n\r\n").status == 413);
+                "Content-Length: 5000\r\n\r\n")
+              .status == 413);
     client d(s.port);
     CHECK(d.ask("GET / HTTP/1.1\r\nHost: t\r\nExpect: miracles\r\n\r\n").status == 417);
   }
@@ -274,7 +285,7 @@ TEST_SUITE("http_hello errors") {
         {400, "GET / HTTP/1.1 please\r\nHost: t\r\n\r\n"},
         {400, "GET /a b HTTP/1.1\r\nHost: t\r\n\r\n"},
         {400, "G\x01T / HTTP/1.1\r\nHost: t\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\n\r\n"},                          // no Host
+        {400, "GET / HTTP/1.1\r\n\r\n"},  // no Host
         {400, "GET / HTTP/1.1\r\nHost: t\r\nHost: u\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost : t\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: t\r\nno colon\r\n\r\n"},
@@ -283,8 +294,10 @@ TEST_SUITE("http_hello errors") {
         {400, "GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999999999999999\r\n\r\n"},
         // Ways to hide a request in a body from one of two servers
-        {400, "GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"},
-        {400, "GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n"},
+        {400,
+         "GET / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"},
+        {400,
+         "GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"},
         {400, "GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"},

@@ -260,7 +260,8 @@ TEST_SUITE("io close") {
             char c;
             t.client.read_some(buffer(&c, 1), s.codes[0]);
           });
-          fibers.emplace_back([&] { t.client.write_all(buffer(std::string_view("x")), s.codes[1]); });
+          fibers.emplace_back(
+              [&] { t.client.write_all(buffer(std::string_view("x")), s.codes[1]); });
           fibers.emplace_back([&] { listener.accept(s.codes[2]); });
           fibers.emplace_back([&] { listener.accept(s.codes[3]); });
           wait_until_parked(t.client);
@@ -337,11 +338,10 @@ TEST_SUITE("io close") {
                 });
                 t.client.write_all(buffer(&letter, 1));
                 if (i % 3 == 0) this_fiber::yield();
-                if (i % 2 == 0)
-                  t.server.close();
-                else
-                  t.client.close();
-                if (i % 5 == 0) reader.join();  // else by the destructor, after another round's sockets
+                if (i % 2 == 0) t.server.close();
+                else t.client.close();
+                if (i % 5 == 0)
+                  reader.join();  // else by the destructor, after another round's sockets
               }
             });
           for (fiber& s : storms) s.join();
@@ -472,12 +472,11 @@ TEST_SUITE("io exhaustion" * doctest::skip(TENDRIL_ASAN != 0)) {
           std::error_code ec;
           fiber accepting([&] { listener.accept(ec); });
           while (listener.exhausted_count() == 0) this_fiber::sleep_for(1ms);
-          if (by_close)
-            listener.close();
-          else
-            accepting.request_stop();
+          if (by_close) listener.close();
+          else accepting.request_stop();
           accepting.join();
-          if (ec == (by_close ? std::errc::bad_file_descriptor : std::errc::operation_canceled)) ++good;
+          if (ec == (by_close ? std::errc::bad_file_descriptor : std::errc::operation_canceled))
+            ++good;
           for (const int fd : hoard) ::close(fd);
           ::setrlimit(RLIMIT_NOFILE, &old);
         }

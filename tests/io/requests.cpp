@@ -15,10 +15,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <memory>
 #include <mutex>
-#include <condition_variable>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -157,21 +157,21 @@ TEST_SUITE("blocking") {
 
 TEST_SUITE("resolve") {
   TEST_CASE("localhost is a loopback address, with the port asked for") {
-    with_pollers(
-        [] { return net::resolve("localhost", 8080); },
-        [](const std::vector<net::endpoint>& found) {
-          REQUIRE_FALSE(found.empty());
-          for (const auto& e : found) {
-            CHECK(e.port() == 8080);
-            CHECK((e.address() == "127.0.0.1" || e.address() == "::1"));
-          }
-        });
+    with_pollers([] { return net::resolve("localhost", 8080); },
+                 [](const std::vector<net::endpoint>& found) {
+                   REQUIRE_FALSE(found.empty());
+                   for (const auto& e : found) {
+                     CHECK(e.port() == 8080);
+                     CHECK((e.address() == "127.0.0.1" || e.address() == "::1"));
+                   }
+                 });
   }
 
   TEST_CASE("literals are themselves; services are numbers") {
     with_pollers(
         [] {
-          return std::vector{net::resolve("192.0.2.1", 80).at(0), net::resolve("2001:db8::1", 81).at(0),
+          return std::vector{net::resolve("192.0.2.1", 80).at(0),
+                             net::resolve("2001:db8::1", 81).at(0),
                              net::resolve("127.0.0.1", "443").at(0)};
         },
         [](const std::vector<net::endpoint>& e) {
@@ -207,7 +207,8 @@ TEST_SUITE("resolve") {
         [] {
           gate g;
           std::vector<fiber> busy;
-          for (int i = 0; i < pool_threads; ++i) busy.emplace_back([&] { blocking([&] { g.pass(); }); });
+          for (int i = 0; i < pool_threads; ++i)
+            busy.emplace_back([&] { blocking([&] { g.pass(); }); });
           while (g.arrived() < pool_threads) this_fiber::yield();
           std::error_code ec;
           fiber resolving([&] { net::resolve("localhost", 1, ec); });
@@ -221,9 +222,7 @@ TEST_SUITE("resolve") {
         [](std::error_code ec) { CHECK(ec == std::errc::operation_canceled); });
   }
 
-  TEST_CASE("on a plain thread, too") {
-    CHECK_FALSE(net::resolve("localhost", 1).empty());
-  }
+  TEST_CASE("on a plain thread, too") { CHECK_FALSE(net::resolve("localhost", 1).empty()); }
 }
 
 TEST_SUITE("signals") {
@@ -272,8 +271,9 @@ TEST_SUITE("signals") {
         auto two = std::make_unique<signal_set>(std::initializer_list<int>{SIGUSR1});
         std::thread([&] { one.reset(); }).join();
         fiber({.affinity = 0}, [&] { two.reset(); }).join();
-        fiber({.affinity = 1}, [&] { late = std::make_unique<signal_set>(std::initializer_list<int>{SIGUSR1}); })
-            .join();
+        fiber({.affinity = 1}, [&] {
+          late = std::make_unique<signal_set>(std::initializer_list<int>{SIGUSR1});
+        }).join();
       });
       std::error_code ec;
       late->wait(ec);
@@ -359,7 +359,9 @@ TEST_SUITE("foreign descriptors") {
           int fds[2];
           if (::pipe2(fds, O_CLOEXEC) != 0) throw std::runtime_error("pipe2");
           wait_readable(fds[0], std::chrono::steady_clock::now() + 1ms, codes[0]);
-          fiber waiting([&] { wait_readable(fds[0], std::chrono::steady_clock::time_point::max(), codes[1]); });
+          fiber waiting([&] {
+            wait_readable(fds[0], std::chrono::steady_clock::time_point::max(), codes[1]);
+          });
           for (int i = 0; i < 20; ++i) this_fiber::yield();
           waiting.request_stop();
           waiting.join();
@@ -415,7 +417,8 @@ TEST_SUITE("datagrams and unix sockets") {
   TEST_CASE("a Unix listener by abstract name, and a pair") {
     with_pollers(
         [] {
-          const std::string name = std::string(1, '\0') + "tendril-test-" + std::to_string(::getpid());
+          const std::string name =
+              std::string(1, '\0') + "tendril-test-" + std::to_string(::getpid());
           net::unix_listener listener(name);
           std::string got(4, ' ');
           fiber server([&] {

@@ -247,7 +247,8 @@ TEST_SUITE("tcp") {
           ::setsockopt(t.client.native_handle(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
           t.client.close();
           reader.join();
-          for (int i = 0; i < 10 && !s.write; ++i) t.server.write_all(buffer(std::string_view("x")), s.write);
+          for (int i = 0; i < 10 && !s.write; ++i)
+            t.server.write_all(buffer(std::string_view("x")), s.write);
           return s;
         },
         [](const seen& s) {

@@ -50,7 +50,8 @@ TEST_SUITE("io stress") {
                 std::vector<unsigned char> block(8192);
                 while (sent < goal) {
                   const std::size_t n = 1 + r() % block.size();
-                  for (std::size_t i = 0; i < n; ++i) block[i] = static_cast<unsigned char>(sent + i);
+                  for (std::size_t i = 0; i < n; ++i)
+                    block[i] = static_cast<unsigned char>(sent + i);
                   t.client.set_write_timeout(std::chrono::microseconds(r() % 300));
                   std::error_code ec;
                   sent += t.client.write_all(buffer(block.data(), n), ec);

@@ -97,9 +97,9 @@ TEST_SUITE("stress.sched.lifetime") {
       std::uint64_t rethrown = 0, dropped = 0, thrown = 0, detached_throwers = 0;
       {
         std::atomic<std::uint64_t> throws{0};
-        runtime rt({.workers = workers, .on_unhandled_exception = [&](std::string_view, std::exception_ptr) {
-          ++unhandled;
-        }});
+        runtime rt(
+            {.workers = workers,
+             .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++unhandled; }});
         const watchdog dog("ends", &rt);
         rt.run([&] {
           std::minstd_rand random(static_cast<unsigned>(seed));
@@ -176,7 +176,8 @@ TEST_SUITE("stress.sched.lifetime") {
     std::atomic<std::uint64_t> ended{0};
     for (std::uint64_t i = 0, n = rounds(300); i != n; ++i) {
       runtime rt({.workers = 1 + static_cast<unsigned>(random() % 3),
-                  .on_exit = random() % 2 == 0 ? tendril::exit_policy::stop : tendril::exit_policy::drain});
+                  .on_exit = random() % 2 == 0 ? tendril::exit_policy::stop
+                                               : tendril::exit_policy::drain});
       for (auto k = random() % 20; k != 0; --k) {
         ++started;
         rt.spawn([&, d = std::chrono::microseconds(random() % 300)] {

@@ -58,13 +58,18 @@ class counter_gate {
 /// Nothing, a few instructions, a yield of the thread, or long enough for a worker to fall asleep.
 void random_pause(std::minstd_rand& random) {
   switch (random() % 8) {
-    case 0: std::this_thread::yield(); break;
-    case 1: std::this_thread::sleep_for(std::chrono::microseconds(random() % 60)); break;
+    case 0:
+      std::this_thread::yield();
+      break;
+    case 1:
+      std::this_thread::sleep_for(std::chrono::microseconds(random() % 60));
+      break;
     case 2:
     case 3:
       for (unsigned i = random() % 400; i != 0; --i) asm volatile("" : : : "memory");
       break;
-    default: break;
+    default:
+      break;
   }
 }
 

@@ -70,14 +70,13 @@ void send_somehow(channel<value>& c, channel<value>& other, std::minstd_rand& ra
       break;
     default:
       // Own receive beside it: may meet any of the others.
-      tendril::select(tendril::on_send(c, v, [&] { done = true; }),
-                      tendril::on_receive(other, [&](std::optional<value> got) { a.add_received(*got); }),
-                      tendril::on_timeout(d, [] {}));
+      tendril::select(
+          tendril::on_send(c, v, [&] { done = true; }),
+          tendril::on_receive(other, [&](std::optional<value> got) { a.add_received(*got); }),
+          tendril::on_timeout(d, [] {}));
   }
-  if (done)
-    a.add_sent(number);
-  else if (v == nullptr || *v != number)
-    ++a.not_given_back;
+  if (done) a.add_sent(number);
+  else if (v == nullptr || *v != number) ++a.not_given_back;
 }
 
 void receive_somehow(channel<value>& c, channel<value>& other, std::minstd_rand& random, account& a,
@@ -96,9 +95,10 @@ void receive_somehow(channel<value>& c, channel<value>& other, std::minstd_rand&
       got = c.receive(stop, ec);
       break;
     default:
-      tendril::select(tendril::on_receive(c, [&](std::optional<value> v) { got = std::move(v); }),
-                      tendril::on_receive(other, [&](std::optional<value> v) { got = std::move(v); }),
-                      tendril::on_timeout(d, [] {}));
+      tendril::select(
+          tendril::on_receive(c, [&](std::optional<value> v) { got = std::move(v); }),
+          tendril::on_receive(other, [&](std::optional<value> v) { got = std::move(v); }),
+          tendril::on_timeout(d, [] {}));
   }
   if (got) a.add_received(*got);
 }
@@ -139,10 +139,8 @@ TEST_SUITE("sync_channel") {
           for (int n = 0; n != 1500; ++n) {
             channel<value>& mine = random() % 2 == 0 ? a : b;
             channel<value>& other = &mine == &a ? b : a;
-            if (i % 2 == 0)
-              send_somehow(mine, other, random, books, token(random()));
-            else
-              receive_somehow(mine, other, random, books, token(random()));
+            if (i % 2 == 0) send_somehow(mine, other, random, books, token(random()));
+            else receive_somehow(mine, other, random, books, token(random()));
           }
         });
         done = true;

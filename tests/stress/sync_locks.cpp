@@ -64,12 +64,10 @@ TEST_SUITE("sync_locks") {
       with_stops(seed, 12, 60, [&](std::minstd_rand& random) {
         const auto kind = random() % 4;
         std::unique_lock lock(m, std::defer_lock);
-        if (kind == 0)
-          static_cast<void>(lock.try_lock());
+        if (kind == 0) static_cast<void>(lock.try_lock());
         else if (kind == 1)
           static_cast<void>(lock.try_lock_for(std::chrono::microseconds(random() % 100)));
-        else
-          lock.lock();
+        else lock.lock();
         if (!lock) return;
         const std::uint64_t seen = counter;
         if (random() % 4 == 0) tendril::this_fiber::yield();
@@ -118,8 +116,7 @@ TEST_SUITE("sync_locks") {
           std::unique_lock lock(m, std::defer_lock);
           if (random() % 2 == 0)
             static_cast<void>(lock.try_lock_for(std::chrono::microseconds(random() % 100)));
-          else
-            lock.lock();
+          else lock.lock();
           if (!lock) return;
           ++a;
           if (random() % 4 == 0) tendril::this_fiber::yield();
@@ -128,8 +125,7 @@ TEST_SUITE("sync_locks") {
           std::shared_lock lock(m, std::defer_lock);
           if (random() % 2 == 0)
             static_cast<void>(lock.try_lock_for(std::chrono::microseconds(random() % 100)));
-          else
-            lock.lock();
+          else lock.lock();
           if (!lock) return;
           torn += a != b;
         }
@@ -157,20 +153,16 @@ TEST_SUITE("sync_locks") {
           const auto d = std::chrono::microseconds(random() % 50);
           if (i % 2 == 0) {
             while (queued == 4) {
-              if (random() % 2 == 0)
-                room.wait(lock);
-              else
-                room.wait_for(lock, d);
+              if (random() % 2 == 0) room.wait(lock);
+              else room.wait_for(lock, d);
             }
             ++queued;
             ++in;
             changed.notify_one();
           } else {
             while (queued == 0) {
-              if (random() % 2 == 0)
-                changed.wait(lock);
-              else
-                changed.wait_for(lock, d);
+              if (random() % 2 == 0) changed.wait(lock);
+              else changed.wait_for(lock, d);
             }
             --queued;
             ++out;

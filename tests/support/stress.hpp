@@ -19,7 +19,8 @@ inline std::uint64_t rounds(std::uint64_t n) {
     return wanted > 0 ? wanted : 1.0;
   }();
   const double slower = TENDRIL_TSAN ? 0.1 : TENDRIL_ASAN ? 0.3 : 1.0;
-  return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(static_cast<double>(n) * scale * slower));
+  return std::max<std::uint64_t>(
+      1, static_cast<std::uint64_t>(static_cast<double>(n) * scale * slower));
 }
 
 }  // namespace tendril::test

@@ -30,7 +30,8 @@ namespace tendril::test {
 
 class watchdog {
  public:
-  watchdog(std::string what, const runtime* rt, std::chrono::seconds limit = std::chrono::seconds(100))
+  watchdog(std::string what, const runtime* rt,
+           std::chrono::seconds limit = std::chrono::seconds(100))
       : thread_([this, what = std::move(what), rt, limit] {
           std::unique_lock lock(mutex_);
           if (changed_.wait_for(lock, limit, [this] { return done_; })) return;
@@ -38,7 +39,8 @@ class watchdog {
           if (rt != nullptr) {
             const runtime_stats s = rt->stats();
             std::fprintf(stderr,
-                         "  workers %u, fibers alive %llu, switches %llu, steals %llu, sleeps %llu, wakeups %llu, "
+                         "  workers %u, fibers alive %llu, switches %llu, steals %llu, sleeps "
+                         "%llu, wakeups %llu, "
                          "timers fired %llu\n",
                          s.workers, static_cast<unsigned long long>(s.fibers_alive()),
                          static_cast<unsigned long long>(s.switches),
@@ -101,7 +103,8 @@ void on_fibers(int fibers, F f) {
 /// TENDRIL_SEED, else a fresh one; printed, so that a failure can be repeated.
 inline std::uint64_t stress_seed(const char* test) {
   const char* const given = std::getenv("TENDRIL_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 0) : std::random_device{}();
+  const std::uint64_t seed =
+      given != nullptr ? std::strtoull(given, nullptr, 0) : std::random_device{}();
   std::printf("%s: TENDRIL_SEED=%llu\n", test, static_cast<unsigned long long>(seed));
   return seed;
 }

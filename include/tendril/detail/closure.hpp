@@ -39,8 +39,8 @@ TENDRIL_API void start_detached(fiber_core*, scheduler* s);
 TENDRIL_API void start_joinable(fiber_core*, scheduler* s);
 
 template <class F>
-inline constexpr bool fits_inline = sizeof(F) <= inline_closure_bytes && alignof(F) <= 16 &&
-                                    std::is_nothrow_move_constructible_v<F>;
+inline constexpr bool fits_inline = sizeof(F) <= inline_closure_bytes &&
+                                    alignof(F) <= 16 && std::is_nothrow_move_constructible_v<F>;
 
 template <class F>
 struct inline_closure {
@@ -68,7 +68,8 @@ struct heap_closure {
 template <class F>
 fiber_core* make_fiber_core(F&& f) {
   using D = std::decay_t<F>;
-  static_assert(std::is_invocable_v<D&>, "a fiber's body takes no arguments; bind them in a lambda");
+  static_assert(std::is_invocable_v<D&>,
+                "a fiber's body takes no arguments; bind them in a lambda");
   fiber_core* core = allocate_core();
   if constexpr (fits_inline<D> && std::is_nothrow_constructible_v<D, F&&>) {
     ::new (closure_storage(core)) D(std::forward<F>(f));

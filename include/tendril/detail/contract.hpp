@@ -12,7 +12,8 @@ namespace tendril::detail {
 [[noreturn]] TENDRIL_API void contract_violation(const char* what) noexcept;
 
 constexpr void expects(bool condition, const char* what) noexcept {
-  if (!condition) [[unlikely]] contract_violation(what);
+  if (!condition) [[unlikely]]
+    contract_violation(what);
 }
 
 }  // namespace tendril::detail

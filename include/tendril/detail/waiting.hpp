@@ -53,9 +53,10 @@ struct wait_node {
   wait_node* prev = nullptr;
   waiter* who = nullptr;
   std::atomic<outcome> result{outcome::waiting};
-  std::uint32_t index = 0;                      ///< which case of a select
-  void* cell = nullptr;                         ///< where a value is put or taken, owned by the waiter's block
-  std::atomic<std::uint32_t>* claim = nullptr;  ///< shared by the nodes of one select; null otherwise
+  std::uint32_t index = 0;  ///< which case of a select
+  void* cell = nullptr;     ///< where a value is put or taken, owned by the waiter's block
+  std::atomic<std::uint32_t>* claim =
+      nullptr;  ///< shared by the nodes of one select; null otherwise
 
   /// True when this waker may complete the node: always, but for select, whose nodes stand in
   /// several lists and are claimed by the first.
@@ -131,8 +132,9 @@ TENDRIL_API void unpark(waiter* w) noexcept;
 struct wait_options {
   time_point deadline = no_deadline;
   const std::stop_token* stop = nullptr;  ///< ends this wait besides the fiber's own stop request
-  bool cancelable = true;                 ///< false: only the signal ends it (re-acquiring, joining in destructors)
-  const char* reason = "wait";            ///< static string, shown by fiber dumps
+  bool cancelable =
+      true;  ///< false: only the signal ends it (re-acquiring, joining in destructors)
+  const char* reason = "wait";  ///< static string, shown by fiber dumps
 };
 
 /// Precondition: `lock` is held and `node` (of the calling waiter) is linked in `list`.
@@ -140,7 +142,8 @@ struct wait_options {
 /// held and the node is unlinked.
 ///
 /// \switch  yes
-TENDRIL_API outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node, const wait_options& options);
+TENDRIL_API outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node,
+                                const wait_options& options);
 
 /// The same for waits that stand in several lists or in none: parks until done(argument) is true or
 /// the wait is given up, and tells which. done is asked after every unpark, by the waiter itself;
@@ -153,7 +156,8 @@ TENDRIL_API outcome wait_until_done(bool (*done)(const void*) noexcept, const vo
 /// Completes a node taken from a list, under the list's lock; returns who must be unparked once the
 /// lock is released.
 inline waiter* complete(wait_node& node, outcome result = outcome::signalled) noexcept {
-  waiter* who = node.who;  // read first: the node is its owner's again as soon as the outcome is seen
+  waiter* who =
+      node.who;  // read first: the node is its owner's again as soon as the outcome is seen
   node.result.store(result, std::memory_order_release);  // pairs with wait_locked's acquire
   return who;
 }
@@ -162,7 +166,8 @@ inline waiter* complete(wait_node& node, outcome result = outcome::signalled) no
 /// timed_out. what = the operation.
 [[noreturn]] TENDRIL_API void throw_outcome(outcome result, const char* what);
 inline void require_signalled(outcome result, const char* what) {
-  if (result != outcome::signalled) [[unlikely]] throw_outcome(result, what);
+  if (result != outcome::signalled) [[unlikely]]
+    throw_outcome(result, what);
 }
 TENDRIL_API std::error_code to_error(outcome result) noexcept;
 
@@ -193,7 +198,8 @@ class completion {
   /// Takes w out again; false when it was set first.
   bool withdraw(waiter* w) noexcept {
     auto expected = reinterpret_cast<std::uintptr_t>(w);
-    return word_.compare_exchange_strong(expected, 0, std::memory_order_acq_rel, std::memory_order_acquire);
+    return word_.compare_exchange_strong(expected, 0, std::memory_order_acq_rel,
+                                         std::memory_order_acquire);
   }
   /// Before anybody else knows of it: pending, or with w installed.
   void reset(waiter* w = nullptr) noexcept {

@@ -89,7 +89,8 @@ TEST_SUITE("future") {
   TEST_CASE("misuse is answered with std::future_error") {
     tendril::promise<int> p;
     auto f = p.get_future();
-    CHECK(future_error_of([&] { (void)p.get_future(); }) == std::future_errc::future_already_retrieved);
+    CHECK(future_error_of([&] { (void)p.get_future(); }) ==
+          std::future_errc::future_already_retrieved);
     p.set_value(1);
     CHECK(future_error_of([&] { p.set_value(2); }) == std::future_errc::promise_already_satisfied);
     CHECK(f.get() == 1);
@@ -107,7 +108,8 @@ TEST_SUITE("future") {
       std::atomic<int> right = 0;
       const auto times_out = [&](int) {
         right += f.wait_for(1ms) == std::future_status::timeout;
-        right += f.wait_until(std::chrono::system_clock::now() + 1ms) == std::future_status::timeout;
+        right +=
+            f.wait_until(std::chrono::system_clock::now() + 1ms) == std::future_status::timeout;
       };
       on_fibers(1, times_out);
       times_out(0);
@@ -144,7 +146,8 @@ TEST_SUITE("future") {
     CHECK_FALSE(value.valid());
     CHECK_FALSE(moved.valid());
     CHECK(used == 0);
-    auto failed = tendril::make_exceptional_future<int>(std::make_exception_ptr(std::runtime_error("no")));
+    auto failed =
+        tendril::make_exceptional_future<int>(std::make_exception_ptr(std::runtime_error("no")));
     CHECK_THROWS_AS(failed.get(), std::runtime_error);
     int target = 1;
     auto reference = tendril::make_ready_future<int&>(target);

@@ -234,8 +234,7 @@ TEST_SUITE("context.exceptions") {
         throw std::runtime_error("outer");
       } catch (const std::exception& e) {
         outer = e.what();
-      }
-      finally = std::uncaught_exceptions();
+      } finally = std::uncaught_exceptions();
     });
     CHECK(before == 1);
     CHECK(after == 1);

@@ -169,8 +169,8 @@ TEST_SUITE("context.registers") {
             ++a, ++b, ++c, ++d, ++e, ++f, ++g, x += 1, y += 1;
             const double expected = static_cast<double>(n) + static_cast<double>(round);
             if (a != n + round || b != n * 3 + round || c != n * 5 + round || d != n * 7 + round ||
-                e != n * 11 + round || f != n * 13 + round || g != n * 17 + round || x != expected ||
-                y != expected + static_cast<double>(n))
+                e != n * 11 + round || f != n * 13 + round || g != n * 17 + round ||
+                x != expected || y != expected + static_cast<double>(n))
               ++wrong[n];
           }
         });

@@ -5,10 +5,10 @@
 
 #include <doctest/doctest.h>
 
+#include <unwind.h>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <unwind.h>
 
 namespace {
 
@@ -73,7 +73,8 @@ _Unwind_Reason_Code step(_Unwind_Context* context, void* argument) {
 }  // namespace
 
 TEST_SUITE("context.stack_base") {
-  TEST_CASE("a fiber's stack is aligned at its start and after switches, for every colour of its top") {
+  TEST_CASE(
+      "a fiber's stack is aligned at its start and after switches, for every colour of its top") {
     with_workers([](runtime& rt) {
       constexpr std::size_t fibers = 64;
       std::array<misalignment, fibers> first{}, later{};

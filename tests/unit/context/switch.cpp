@@ -66,7 +66,8 @@ class pair_of_contexts {
 /// More values than there are callee-saved registers, opaque to the compiler and live across the call.
 template <class Switch>
 [[gnu::noinline]] bool values_survive(std::uint64_t seed, Switch&& change_sides) {
-  std::uint64_t a = seed, b = seed * 3, c = seed * 5, d = seed * 7, e = seed * 11, f = seed * 13, g = seed * 17;
+  std::uint64_t a = seed, b = seed * 3, c = seed * 5, d = seed * 7, e = seed * 11, f = seed * 13,
+                g = seed * 17;
   double x = static_cast<double>(seed), y = x * 3, z = x * 5;
   for (int round = 0; round != 4; ++round) {
     asm volatile("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d), "+r"(e), "+r"(f), "+r"(g));
@@ -76,8 +77,9 @@ template <class Switch>
     x += 1, y += 1, z += 1;
   }
   const auto base = static_cast<double>(seed);
-  return a == seed + 4 && b == seed * 3 + 4 && c == seed * 5 + 4 && d == seed * 7 + 4 && e == seed * 11 + 4 &&
-         f == seed * 13 + 4 && g == seed * 17 + 4 && x == base + 4 && y == base * 3 + 4 && z == base * 5 + 4;
+  return a == seed + 4 && b == seed * 3 + 4 && c == seed * 5 + 4 && d == seed * 7 + 4 &&
+         e == seed * 11 + 4 && f == seed * 13 + 4 && g == seed * 17 + 4 && x == base + 4 &&
+         y == base * 3 + 4 && z == base * 5 + 4;
 }
 
 /// The rounding mode as it acts on the two units that have one: vector registers and, where long
@@ -93,7 +95,8 @@ struct rounding {
     const long double long_third = long_one / long_three;
     // 3 * (1/3 rounded down) is below 1 when multiplied exactly; compare with the known neighbours.
     volatile double down_neighbour = 0.333333333333333314829616256247390992939472198486328125;
-    return {std::fegetround(), third > down_neighbour, long_third * 3 > 1 || long_third > nearest_long_third()};
+    return {std::fegetround(), third > down_neighbour,
+            long_third * 3 > 1 || long_third > nearest_long_third()};
   }
   static long double nearest_long_third() {
     static const long double value = [] {
@@ -142,7 +145,8 @@ TEST_SUITE("switch") {
     pair_of_contexts p([](pair_of_contexts& self) {
       inside_well = values_survive(0x1234'5678'9ABCU, [&] { self.out(nullptr); });
     });
-    const bool outside_well = values_survive(0xFEDC'BA98'7654U, [&, transfer = static_cast<void*>(&p)] { p.in(transfer); });
+    const bool outside_well = values_survive(
+        0xFEDC'BA98'7654U, [&, transfer = static_cast<void*>(&p)] { p.in(transfer); });
     CHECK(outside_well);
     CHECK_FALSE(p.finished);
     p.in(nullptr);
@@ -167,7 +171,8 @@ TEST_SUITE("switch") {
     for (entry& e : all) {
       e.stack = std::make_unique<std::byte[]>(bytes);
       e.outside = &outside;
-      const auto high = (reinterpret_cast<std::uintptr_t>(e.stack.get()) + bytes) & ~std::uintptr_t{63};
+      const auto high =
+          (reinterpret_cast<std::uintptr_t>(e.stack.get()) + bytes) & ~std::uintptr_t{63};
       e.ctx.make(e.stack.get(), reinterpret_cast<void*>(high), [](void* transfer) {
         enter_context();
         entry& me = *static_cast<entry*>(transfer);

@@ -35,7 +35,8 @@ TEST_SUITE("endpoint") {
   }
 
   TEST_CASE("what is not an address is refused and named") {
-    for (const char* text : {"", "example.org", "1.2.3", "1.2.3.4.5", "::1::", "1.2.3.4%lo", "fe80::1%"}) {
+    for (const char* text :
+         {"", "example.org", "1.2.3", "1.2.3.4.5", "::1::", "1.2.3.4%lo", "fe80::1%"}) {
       CAPTURE(text);
       try {
         const endpoint e(text, 1);
@@ -48,8 +49,8 @@ TEST_SUITE("endpoint") {
   }
 
   TEST_CASE("what is not an address and port is refused") {
-    for (const char* text : {"", ":80", "1.2.3.4", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:70000", "::1:80", "[::1]",
-                             "[::1]80", "[1.2.3.4]:80", "1.2.3.4:80 "}) {
+    for (const char* text : {"", ":80", "1.2.3.4", "1.2.3.4:", "1.2.3.4:x", "1.2.3.4:70000",
+                             "::1:80", "[::1]", "[::1]80", "[1.2.3.4]:80", "1.2.3.4:80 "}) {
       CAPTURE(text);
       std::error_code ec;
       endpoint::parse(text, ec);
@@ -72,7 +73,8 @@ TEST_SUITE("buffer") {
     const std::string text = "abc";
     static_assert(std::is_same_v<decltype(tendril::buffer(array)), tendril::mutable_buffer>);
     static_assert(std::is_same_v<decltype(tendril::buffer(text)), tendril::const_buffer>);
-    static_assert(std::is_same_v<decltype(tendril::buffer(std::string_view("x"))), tendril::const_buffer>);
+    static_assert(
+        std::is_same_v<decltype(tendril::buffer(std::string_view("x"))), tendril::const_buffer>);
     CHECK(tendril::buffer(array).size() == 4);
     CHECK(tendril::buffer(ints).size() == 3 * sizeof(int));
     CHECK(tendril::buffer(text).size() == 3);

@@ -161,7 +161,9 @@ TEST_SUITE("fairness") {
     CHECK(done);
   }
 
-  TEST_CASE("what is queued behind a fiber that never yields runs elsewhere: started, woken last, unstarted") {
+  TEST_CASE(
+      "what is queued behind a fiber that never yields runs elsewhere: started, woken last, "
+      "unstarted") {
     runtime rt({.workers = 2});
     const watchdog dog("behind a hog", &rt);
     std::atomic<int> ran{0};
@@ -170,8 +172,9 @@ TEST_SUITE("fairness") {
       std::atomic<bool> wake{false};
       fiber woken([&] {
         parked = detail::current_waiter();
-        detail::wait_until_done([](const void* a) noexcept { return static_cast<const std::atomic<bool>*>(a)->load(); },
-                                &wake, {});
+        detail::wait_until_done(
+            [](const void* a) noexcept { return static_cast<const std::atomic<bool>*>(a)->load(); },
+            &wake, {});
         ++ran;
       });
       while (parked == nullptr) this_fiber::yield();

@@ -117,13 +117,15 @@ TEST_SUITE("fiber") {
       int argument = 0;
       rt.run([&] {
         std::atomic<bool> started{false};
-        fiber f([&](std::stop_token t, int n) {
-          argument = n;
-          same = t == this_fiber::get_stop_token();
-          started = true;
-          while (!t.stop_requested()) this_fiber::yield();
-          stopped = true;
-        }, 9);
+        fiber f(
+            [&](std::stop_token t, int n) {
+              argument = n;
+              same = t == this_fiber::get_stop_token();
+              started = true;
+              while (!t.stop_requested()) this_fiber::yield();
+              stopped = true;
+            },
+            9);
         wait_for(started);
         f.request_stop();
         f.join();
@@ -297,7 +299,8 @@ TEST_SUITE("fiber") {
       std::ostringstream out;
       out << tendril::fiber_id(12);
       CHECK(out.str() == "12");
-      CHECK(std::hash<tendril::fiber_id>()(*ids.begin()) == std::hash<tendril::fiber_id>()(*ids.begin()));
+      CHECK(std::hash<tendril::fiber_id>()(*ids.begin()) ==
+            std::hash<tendril::fiber_id>()(*ids.begin()));
       CHECK(this_fiber::get_id() == tendril::fiber_id());
     });
   }
@@ -342,10 +345,12 @@ TEST_SUITE("fiber.detach") {
       std::mutex mutex;
       std::vector<std::string> seen;
       {
-        runtime rt({.workers = workers, .on_unhandled_exception = [&](std::string_view name, std::exception_ptr e) {
-          const std::lock_guard hold(mutex);
-          seen.push_back(std::string(name) + ": " + message_of([&] { std::rethrow_exception(e); }));
-        }});
+        runtime rt({.workers = workers,
+                    .on_unhandled_exception = [&](std::string_view name, std::exception_ptr e) {
+                      const std::lock_guard hold(mutex);
+                      seen.push_back(std::string(name) + ": " +
+                                     message_of([&] { std::rethrow_exception(e); }));
+                    }});
         rt.run([&] {
           fiber before({.name = "before"}, [] {
             this_fiber::yield();
@@ -353,7 +358,11 @@ TEST_SUITE("fiber.detach") {
           });
           before.detach();
           fiber after({.name = "after"}, [] { throw std::runtime_error("two"); });
-          while (rt.stats().fibers_finished == 0 || seen.empty()) this_fiber::yield();
+          const auto reported = [&] {  // by the handler, on whatever worker it ran
+            const std::lock_guard hold(mutex);
+            return !seen.empty();
+          };
+          while (rt.stats().fibers_finished == 0 || !reported()) this_fiber::yield();
           while (rt.stats().fibers_alive() != 1) this_fiber::yield();
           after.detach();
         });
@@ -363,11 +372,16 @@ TEST_SUITE("fiber.detach") {
     }
   }
 
-  TEST_CASE("after its end, with an exception, in the second of two runtimes") {  // went to the first's handler
+  TEST_CASE(
+      "after its end, with an exception, in the second of two runtimes") {  // went to the first's handler
     std::atomic<int> first{0}, second{0};
     {
-      runtime one({.workers = 1, .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++first; }});
-      runtime two({.workers = 1, .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++second; }});
+      runtime one(
+          {.workers = 1,
+           .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++first; }});
+      runtime two(
+          {.workers = 1,
+           .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++second; }});
       two.run([&] {
         fiber f([] { throw std::runtime_error("x"); });
         while (two.stats().fibers_finished == 0) this_fiber::yield();
@@ -381,7 +395,9 @@ TEST_SUITE("fiber.detach") {
   TEST_CASE("after an end by a stop request counts as a normal end") {
     std::atomic<int> unhandled{0};
     {
-      runtime rt({.workers = 1, .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++unhandled; }});
+      runtime rt(
+          {.workers = 1,
+           .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++unhandled; }});
       rt.run([&] {
         fiber f([] { this_fiber::sleep_for(std::chrono::hours(1)); });
         this_fiber::yield();

@@ -132,7 +132,8 @@ TEST_SUITE("runtime") {
       struct tree {
         static void grow(std::atomic<int>& count, int depth) {
           if (depth != 0)
-            for (int i = 0; i != 3; ++i) tendril::spawn([&count, depth] { grow(count, depth - 1); });
+            for (int i = 0; i != 3; ++i)
+              tendril::spawn([&count, depth] { grow(count, depth - 1); });
           this_fiber::yield();
           ++count;
         }
@@ -195,7 +196,9 @@ TEST_SUITE("runtime") {
       CHECK(canceled == 20);
       CHECK(seen == 20);
       // What is started from now on starts with the request made.
-      CHECK(rt.run([] { return this_fiber::stop_requested() && this_fiber::get_stop_token().stop_requested(); }));
+      CHECK(rt.run([] {
+        return this_fiber::stop_requested() && this_fiber::get_stop_token().stop_requested();
+      }));
     });
   }
 
@@ -208,8 +211,9 @@ TEST_SUITE("runtime") {
         rt.spawn([&] {
           started = true;
           try {
-            this_fiber::sleep_for(policy == tendril::exit_policy::drain ? std::chrono::nanoseconds(1'000'000)
-                                                                        : std::chrono::hours(1));
+            this_fiber::sleep_for(policy == tendril::exit_policy::drain
+                                      ? std::chrono::nanoseconds(1'000'000)
+                                      : std::chrono::hours(1));
             ++finished;
           } catch (const std::system_error&) {
             ++stopped;

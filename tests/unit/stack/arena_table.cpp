@@ -23,8 +23,8 @@ TEST_SUITE("arena_table") {
       REQUIRE(slice);
       std::byte* base = slice_base(slice.low, c);
       found_stack found;
-      for (const std::byte* p : {base, slice.low - 1, slice.low, slice.high - 1,
-                                 base + class_bytes(c) - 1}) {
+      for (const std::byte* p :
+           {base, slice.low - 1, slice.low, slice.high - 1, base + class_bytes(c) - 1}) {
         REQUIRE(find_stack(p, found));
         CHECK(found.slice == slice);
         CHECK(found.size_class == c);
@@ -86,7 +86,8 @@ TEST_SUITE("arena_table") {
           stack_cache cache(source);
           const stack_slice slice = cache.acquire(c);
           found_stack found;
-          if (!find_stack(slice.low, found) || found.slice != slice || found.size_class != c) ++wrong;
+          if (!find_stack(slice.low, found) || found.slice != slice || found.size_class != c)
+            ++wrong;
           cache.release(slice, c);
         }
       });

@@ -99,7 +99,8 @@ TEST_SUITE("guard") {
     CHECK(write_below(stack_guard::canary, false).exit_code == 4);
     const auto result = write_below(stack_guard::canary);
     CHECK(result.signal == SIGABRT);
-    CHECK(result.says("tendril: stack overflow in an unknown fiber, found when its stack was released"));
+    CHECK(result.says(
+        "tendril: stack overflow in an unknown fiber, found when its stack was released"));
     CHECK(result.says("of 64 KiB"));
     CHECK(result.says("fiber_options::stack.bytes"));
   }
@@ -127,7 +128,8 @@ TEST_SUITE("guard") {
       for (const stack_slice& s : slices) cache.release(s, k64);
       for (int i : {0, 7, 19}) {
         const auto result = test::run_forked([&] {
-          const_cast<volatile std::byte*>(slices[static_cast<std::size_t>(i)].low)[-1] = std::byte{1};
+          const_cast<volatile std::byte*>(slices[static_cast<std::size_t>(i)].low)[-1] =
+              std::byte{1};
         });
         CHECK(result.signal == SIGSEGV);
       }

@@ -26,9 +26,8 @@ struct reservation {
 };
 
 bool dies_writing(std::byte* p) {
-  return test::run_forked([&] {
-           *const_cast<volatile std::byte*>(p) = std::byte{1};
-         }).signal == SIGSEGV;
+  return test::run_forked([&] { *const_cast<volatile std::byte*>(p) = std::byte{1}; }).signal ==
+         SIGSEGV;
 }
 
 }  // namespace
@@ -66,7 +65,8 @@ TEST_SUITE("memory") {
 
   TEST_CASE("populated memory is resident") {
     reservation r(MiB);
-    if (platform::populate_memory(r.low, r.bytes)) CHECK(platform::is_resident(r.low + r.bytes / 2));
+    if (platform::populate_memory(r.low, r.bytes))
+      CHECK(platform::is_resident(r.low + r.bytes / 2));
   }
 
   TEST_CASE("a guard faults, survives a discard and adds no mapping") {

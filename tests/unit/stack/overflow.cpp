@@ -108,9 +108,8 @@ TEST_SUITE("overflow") {
   }
 
   TEST_CASE("an overflow on another thread is reported there") {
-    const auto result = test::run_forked([] {
-      std::thread([] { with_slice(&overflow, stack_guard::mprotect); }).join();
-    });
+    const auto result = test::run_forked(
+        [] { std::thread([] { with_slice(&overflow, stack_guard::mprotect); }).join(); });
     CHECK(result.signal == SIGSEGV);
     CHECK(result.says("tendril: stack overflow in an unknown fiber: address"));
   }

@@ -28,7 +28,8 @@ TEST_SUITE("slice_layout") {
       CHECK(class_bytes(c) == (16 * KiB << c));
       CHECK(size_class_for(class_bytes(c), 4096) == c);
       CHECK(size_class_for(class_bytes(c) - 1, 4096) == c);
-      CHECK(size_class_for(class_bytes(c) + 1, 4096) == (c + 1 < size_class_count ? c + 1 : no_size_class));
+      CHECK(size_class_for(class_bytes(c) + 1, 4096) ==
+            (c + 1 < size_class_count ? c + 1 : no_size_class));
     }
   }
 
@@ -94,13 +95,17 @@ TEST_SUITE("stack_choice") {
   }
 
   TEST_CASE("a size out of range is an error that names it") {
-    CHECK(error_of({.bytes = 8 * MiB + 1}).find("stack.bytes = 8388609: allowed are 1 to 8388608") == 0);
+    CHECK(
+        error_of({.bytes = 8 * MiB + 1}).find("stack.bytes = 8388609: allowed are 1 to 8388608") ==
+        0);
     CHECK(error_of({.bytes = 0}).find("stack.bytes = 0:") == 0);
   }
 
   TEST_CASE("kinds that are not available are errors that say so") {
-    CHECK(error_of({.kind = stack_kind::segmented}).find("segmented: not available") != std::string::npos);
-    CHECK(error_of({.kind = stack_kind::tasklet}).find("tasklet: not available") != std::string::npos);
+    CHECK(error_of({.kind = stack_kind::segmented}).find("segmented: not available") !=
+          std::string::npos);
+    CHECK(error_of({.kind = stack_kind::tasklet}).find("tasklet: not available") !=
+          std::string::npos);
     CHECK(error_of({.kind = static_cast<stack_kind>(7)}).find("stack.kind = 7: no such") == 0);
     std::error_code ec;
     CHECK(choose_size_class({.kind = stack_kind::tasklet}, ec) == no_size_class);

@@ -40,9 +40,9 @@ void release_all(stack_cache& cache, unsigned size_class, const std::vector<stac
 }
 
 std::size_t resident(const std::vector<stack_slice>& slices) {
-  return static_cast<std::size_t>(std::count_if(slices.begin(), slices.end(), [](const stack_slice& s) {
-    return platform::is_resident(s.high - 1);
-  }));
+  return static_cast<std::size_t>(
+      std::count_if(slices.begin(), slices.end(),
+                    [](const stack_slice& s) { return platform::is_resident(s.high - 1); }));
 }
 
 }  // namespace
@@ -263,7 +263,8 @@ TEST_SUITE("stack_cache") {
 
 TEST_SUITE("stack_source") {
   TEST_CASE("arenas double from the first to the largest") {
-    stack_source source({.guard = stack_guard::canary, .first_arena_bytes = 4 * MiB,
+    stack_source source({.guard = stack_guard::canary,
+                         .first_arena_bytes = 4 * MiB,
                          .largest_arena_bytes = 16 * MiB});
     std::byte* bases[8];
     std::vector<std::size_t> sizes;

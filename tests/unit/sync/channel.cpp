@@ -90,7 +90,8 @@ TEST_SUITE("channel") {
         std::atomic<long> sum = 0;
         on_everyone(16, 2, [&](int i) {
           if (i % 2 == 0) {
-            for (int n = 0; n != 200; ++n) c.send(std::to_string(n) + " and a tail too long for SSO");
+            for (int n = 0; n != 200; ++n)
+              c.send(std::to_string(n) + " and a tail too long for SSO");
             if (--senders == 0) c.close();
           } else {
             while (std::optional<std::string> s = c.receive()) sum += std::stoi(*s);
@@ -166,14 +167,16 @@ TEST_SUITE("channel") {
       on_everyone(3, 1, [&](int) {
         auto value = std::make_unique<int>(7);
         right += !c.send_for(std::move(value), 1ms) && value != nullptr;
-        right += !c.send_until(std::move(value), std::chrono::system_clock::now() + 1ms) && *value == 7;
+        right +=
+            !c.send_until(std::move(value), std::chrono::system_clock::now() + 1ms) && *value == 7;
       });
       CHECK(right == 8);
       on_everyone(3, 1, [&](int) {
         std::error_code ec;
         right += !c.receive_for(1ms);
         right += !c.receive_for(1ms, ec) && ec == std::errc::timed_out;
-        right += !c.receive_until(std::chrono::system_clock::now() + 1ms, ec) && ec == std::errc::timed_out;
+        right += !c.receive_until(std::chrono::system_clock::now() + 1ms, ec) &&
+                 ec == std::errc::timed_out;
       });
       CHECK(right == 20);
       c.close();
@@ -229,8 +232,10 @@ TEST_SUITE("channel") {
       channel<int> full;
       on_everyone(4, 1, [&](int) {
         ++started;
-        canceled += error_of([&] { c.receive(source.get_token()); }) == std::errc::operation_canceled;
-        canceled += error_of([&] { full.send(1, source.get_token()); }) == std::errc::operation_canceled;
+        canceled +=
+            error_of([&] { c.receive(source.get_token()); }) == std::errc::operation_canceled;
+        canceled +=
+            error_of([&] { full.send(1, source.get_token()); }) == std::errc::operation_canceled;
         std::error_code ec;
         c.receive_for(10min, source.get_token(), ec);
         canceled += ec == std::errc::operation_canceled;

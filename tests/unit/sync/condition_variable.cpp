@@ -105,7 +105,8 @@ TEST_SUITE("condition_variable") {
     });
   }
 
-  TEST_CASE_TEMPLATE("a stop request ends the wait; the lock is held again", K, plain, any, any_std) {
+  TEST_CASE_TEMPLATE("a stop request ends the wait; the lock is held again", K, plain, any,
+                     any_std) {
     with_workers([](tendril::runtime&) {
       typename K::mutex m;
       typename K::condition never;
@@ -129,7 +130,8 @@ TEST_SUITE("condition_variable") {
     });
   }
 
-  TEST_CASE_TEMPLATE("a stop token ends the wait with the predicate's value", K, plain, any, any_std) {
+  TEST_CASE_TEMPLATE("a stop token ends the wait with the predicate's value", K, plain, any,
+                     any_std) {
     with_workers([](tendril::runtime&) {
       typename K::mutex m;
       typename K::condition never;
@@ -155,7 +157,8 @@ TEST_SUITE("condition_variable") {
     });
   }
 
-  TEST_CASE_TEMPLATE("a notification is not spent on a waiter that gave up", K, plain, any, any_std) {
+  TEST_CASE_TEMPLATE("a notification is not spent on a waiter that gave up", K, plain, any,
+                     any_std) {
     // Waiters with random short deadlines and one token for each notify: whoever consumes it counts.
     with_workers([](tendril::runtime&) {
       typename K::mutex m;

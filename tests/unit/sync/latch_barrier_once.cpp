@@ -133,10 +133,13 @@ TEST_SUITE("once") {
       int runs = 0;
       std::atomic<int> wrong = 0;
       on_everyone(40, 2, [&](int) {
-        tendril::call_once(flag, [&](int by) {
-          tendril::this_fiber::yield();
-          runs += by;
-        }, 1);
+        tendril::call_once(
+            flag,
+            [&](int by) {
+              tendril::this_fiber::yield();
+              runs += by;
+            },
+            1);
         wrong += runs != 1;
       });
       CHECK(runs == 1);

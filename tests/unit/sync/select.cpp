@@ -64,7 +64,8 @@ TEST_SUITE("select") {
                     on_receive(ready, [&](std::optional<int>) { there = value != nullptr; }));
     CHECK(there);
     there = false;
-    tendril::select(on_send(full, value, ignore), on_timeout(1ms, [&] { there = value != nullptr; }));
+    tendril::select(on_send(full, value, ignore),
+                    on_timeout(1ms, [&] { there = value != nullptr; }));
     CHECK(there);
   }
 
@@ -75,8 +76,9 @@ TEST_SUITE("select") {
     std::array<int, 4> chosen{};
     for (auto& c : channels) c.send(0);
     for (int i = 0; i != rounds; ++i) {
-      const std::size_t k = tendril::select(on_receive(channels[0], ignore), on_receive(channels[1], ignore),
-                                            on_receive(channels[2], ignore), on_receive(channels[3], ignore));
+      const std::size_t k =
+          tendril::select(on_receive(channels[0], ignore), on_receive(channels[1], ignore),
+                          on_receive(channels[2], ignore), on_receive(channels[3], ignore));
       ++chosen[k];
       channels[k].send(0);
     }
@@ -125,10 +127,10 @@ TEST_SUITE("select") {
       // Everybody offers and asks on both channels; each meeting is one give and one get.
       on_everyone(6, 0, [&](int) {
         for (int i = 0; i != n; ++i)
-          tendril::select(
-              on_receive(a, [&](std::optional<int>) { ++got; }), on_send(a, 1, [&] { ++given; }),
-              on_receive(b, [&](std::optional<int>) { ++got; }), on_send(b, 1, [&] { ++given; }),
-              on_timeout(20ms, [] {}));
+          tendril::select(on_receive(a, [&](std::optional<int>) { ++got; }),
+                          on_send(a, 1, [&] { ++given; }),
+                          on_receive(b, [&](std::optional<int>) { ++got; }),
+                          on_send(b, 1, [&] { ++given; }), on_timeout(20ms, [] {}));
       });
       CHECK(got == given);
       CHECK_FALSE(a.try_receive());
@@ -143,10 +145,8 @@ TEST_SUITE("select") {
       std::atomic<int> rounds = 0;
       on_fibers(2, [&](int i) {
         for (int n = 0; n != 1000; ++n) {
-          if (i == 0)
-            tendril::select(on_send(a, n, ignore), on_receive(b, ignore));
-          else
-            tendril::select(on_send(b, n, ignore), on_receive(a, ignore));
+          if (i == 0) tendril::select(on_send(a, n, ignore), on_receive(b, ignore));
+          else tendril::select(on_send(b, n, ignore), on_receive(a, ignore));
           ++rounds;
         }
       });
@@ -176,7 +176,8 @@ TEST_SUITE("select") {
       std::error_code code;
       auto value = std::make_unique<int>(1);
       tendril::fiber receiver([&] {
-        tendril::select(on_receive(c, [&](std::optional<int> v) { ended += !v; }), on_timeout(10min, ignore));
+        tendril::select(on_receive(c, [&](std::optional<int> v) { ended += !v; }),
+                        on_timeout(10min, ignore));
       });
       tendril::fiber sender(
           [&] { code = error_of([&] { tendril::select(on_send(d, value, ignore)); }); });
@@ -199,7 +200,8 @@ TEST_SUITE("select") {
       std::error_code token;
       std::error_code expired;
       tendril::fiber f([&] {
-        stopped = error_of([&] { tendril::select(on_receive(c, ignore), on_send(d, value, ignore)); });
+        stopped =
+            error_of([&] { tendril::select(on_receive(c, ignore), on_send(d, value, ignore)); });
       });
       f.request_stop();
       f.join();

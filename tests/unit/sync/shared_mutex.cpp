@@ -85,10 +85,8 @@ TEST_SUITE("shared_mutex") {
       const auto wait = [&](bool shared) {
         tendril::fiber f([&] {
           try {
-            if (shared)
-              m.lock_shared();
-            else
-              m.lock();
+            if (shared) m.lock_shared();
+            else m.lock();
           } catch (const std::system_error& e) {
             canceled += e.code() == std::errc::operation_canceled;
           }
