@@ -80,7 +80,7 @@ TEST_SUITE("stress.sched.parking") {
     const std::uint64_t seed = stress_seed("commit window");
     with_workers([&](runtime& rt) {
       constexpr std::uint64_t wakers = 3;
-      const std::uint64_t total = rounds(80'000);
+      const std::uint64_t total = rounds(80'000, 200);
       std::uint64_t passed = 0;
       rt.run([&] {
         counter_gate to_waiter, back[wakers];
@@ -112,7 +112,7 @@ TEST_SUITE("stress.sched.parking") {
   TEST_CASE("threads and fibers in turn, with workers that fall asleep between") {
     const std::uint64_t seed = stress_seed("thread to fiber");
     with_workers([&](runtime& rt) {
-      const std::uint64_t total = rounds(3'000);
+      const std::uint64_t total = rounds(3'000, 20);
       constexpr std::size_t pairs = 2;
       struct pair {
         counter_gate to_fiber, to_thread;
@@ -149,7 +149,7 @@ TEST_SUITE("stress.sched.parking") {
     const std::uint64_t seed = stress_seed("pinned ping-pong");
     runtime rt({.workers = 3});
     const watchdog dog("pinned ping-pong", &rt);
-    const std::uint64_t total = rounds(10'000);
+    const std::uint64_t total = rounds(10'000, 50);
     std::atomic<std::uint64_t> hops{0};
     rt.run([&] {
       constexpr std::size_t ring = 3;
@@ -175,7 +175,7 @@ TEST_SUITE("stress.sched.parking") {
   TEST_CASE("a sleep that ends while it is cancelled") {
     const std::uint64_t seed = stress_seed("sleep and cancel");
     with_workers([&](runtime& rt) {
-      const std::uint64_t total = rounds(400);
+      const std::uint64_t total = rounds(400, 2);
       constexpr std::size_t fibers = 32;
       std::atomic<std::uint64_t> slept{0}, canceled{0};
       rt.run([&] {

@@ -2,6 +2,7 @@
 //
 // Channels under random deadlines, stop tokens, stop requests and selects: what was sent, by the
 // senders' own account, is what was received.
+#include "support/stress.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -20,6 +21,7 @@
 using namespace std::chrono_literals;
 using tendril::channel;
 using tendril::test::on_everyone;
+using tendril::test::rounds;
 using tendril::test::stress_seed;
 using tendril::test::with_workers;
 
@@ -136,7 +138,7 @@ TEST_SUITE("sync_channel") {
         };
         on_everyone(12, 2, [&](int i) {
           std::minstd_rand random(static_cast<unsigned>(seed) + static_cast<unsigned>(i) * 7919u);
-          for (int n = 0; n != 1500; ++n) {
+          for (auto n = rounds(1500, 20); n != 0; --n) {
             channel<value>& mine = random() % 2 == 0 ? a : b;
             channel<value>& other = &mine == &a ? b : a;
             if (i % 2 == 0) send_somehow(mine, other, random, books, token(random()));
@@ -159,7 +161,7 @@ TEST_SUITE("sync_channel") {
     with_workers([seed](tendril::runtime&) {
       std::minstd_rand random(static_cast<unsigned>(seed));
       int lost = 0;
-      for (int round = 0; round != 1500; ++round) {
+      for (auto round = rounds(1500, 6); round != 0; --round) {
         channel<value> c(round % 3 == 0 ? 1 : 0);
         bool received = false;
         std::error_code sent;
@@ -189,9 +191,10 @@ TEST_SUITE("sync_channel") {
   TEST_CASE("futures: set against timed and stopped waits") {
     stress_seed("sync_channel futures");
     with_workers([](tendril::runtime&) {
-      long sum = 0;
-      for (int round = 0; round != 1500; ++round) {
-        tendril::promise<int> p;
+      const std::uint64_t total = rounds(1500, 4);
+      std::uint64_t sum = 0;
+      for (std::uint64_t round = 0; round != total; ++round) {
+        tendril::promise<unsigned> p;
         auto f = p.get_future();
         tendril::fiber setter([&p] { p.set_value(1); });
         tendril::fiber getter([&] {
@@ -208,7 +211,7 @@ TEST_SUITE("sync_channel") {
         }
         if (f.valid()) sum += f.get();
       }
-      CHECK(sum == 1500);
+      CHECK(sum == total);
     });
   }
 }

@@ -2,6 +2,7 @@
 //
 // Mutexes, shared mutexes, semaphores and conditions under random deadlines and stop requests:
 // exclusion holds, permits are conserved, nobody is forgotten.
+#include "support/stress.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/condition_variable.hpp>
@@ -19,6 +20,7 @@
 
 using namespace std::chrono_literals;
 using tendril::test::on_everyone;
+using tendril::test::rounds;
 using tendril::test::stress_seed;
 using tendril::test::with_workers;
 
@@ -26,14 +28,15 @@ namespace {
 
 /// Fibers that are stopped and replaced all the time, beside threads that are not.
 template <class Body>
-void with_stops(std::uint64_t seed, int fibers, int rounds, Body body) {
+void with_stops(std::uint64_t seed, Body body) {
+  constexpr int fibers = 12;
   std::minstd_rand random(static_cast<unsigned>(seed));
   std::atomic<bool> done = false;
   std::thread native([&] {
     std::minstd_rand own(static_cast<unsigned>(seed) + 1);
     while (!done) body(own);
   });
-  for (int r = 0; r != rounds; ++r) {
+  for (auto round = rounds(60, 3); round != 0; --round) {
     std::vector<tendril::fiber> running;
     for (int i = 0; i != fibers; ++i)
       running.emplace_back([&body, own = std::minstd_rand(static_cast<unsigned>(random()))](
@@ -61,7 +64,7 @@ TEST_SUITE("sync_locks") {
       tendril::mutex m;
       std::uint64_t counter = 0;
       std::atomic<std::uint64_t> expected = 0;
-      with_stops(seed, 12, 60, [&](std::minstd_rand& random) {
+      with_stops(seed, [&](std::minstd_rand& random) {
         const auto kind = random() % 4;
         std::unique_lock lock(m, std::defer_lock);
         if (kind == 0) static_cast<void>(lock.try_lock());
@@ -86,7 +89,7 @@ TEST_SUITE("sync_locks") {
       tendril::counting_semaphore<> s(3);
       std::atomic<int> inside = 0;
       std::atomic<int> too_many = 0;
-      with_stops(seed, 12, 60, [&](std::minstd_rand& random) {
+      with_stops(seed, [&](std::minstd_rand& random) {
         if (random() % 2 == 0) {
           if (!s.try_acquire_for(std::chrono::microseconds(random() % 100))) return;
         } else {
@@ -111,7 +114,7 @@ TEST_SUITE("sync_locks") {
       long a = 0;
       long b = 0;
       std::atomic<int> torn = 0;
-      with_stops(seed, 12, 60, [&](std::minstd_rand& random) {
+      with_stops(seed, [&](std::minstd_rand& random) {
         if (random() % 4 == 0) {
           std::unique_lock lock(m, std::defer_lock);
           if (random() % 2 == 0)
@@ -143,12 +146,12 @@ TEST_SUITE("sync_locks") {
       tendril::condition_variable changed;
       tendril::condition_variable_any room;
       int queued = 0;
-      long in = 0;
-      long out = 0;
-      constexpr int each = 2000;
+      std::uint64_t in = 0;
+      std::uint64_t out = 0;
+      const std::uint64_t each = rounds(2000, 20);
       on_everyone(8, 2, [&](int i) {
         std::minstd_rand random(static_cast<unsigned>(seed) + static_cast<unsigned>(i));
-        for (int n = 0; n != each; ++n) {
+        for (std::uint64_t n = 0; n != each; ++n) {
           std::unique_lock lock(m);
           const auto d = std::chrono::microseconds(random() % 50);
           if (i % 2 == 0) {
