@@ -70,8 +70,18 @@ void timer_wheel::put(timer_node& node) noexcept {
   const unsigned slot = static_cast<unsigned>(node.tick_ >> (level * digit_bits)) & (slots - 1);
   node.place_ = level * slots + slot;
   slots_[node.place_].push_back(node);
-  occupied_[level] |= std::uint64_t{1} << slot;
-  occupied_levels_ |= 1U << level;
+  set_occupied(node.place_);
+}
+
+void timer_wheel::set_occupied(unsigned place) noexcept {
+  occupied_[place / word_bits] |= std::uint64_t{1} << (place % word_bits);
+  occupied_words_ |= 1U << (place / word_bits);
+}
+
+void timer_wheel::set_empty(unsigned place) noexcept {
+  std::uint64_t& word = occupied_[place / word_bits];
+  word &= ~(std::uint64_t{1} << (place % word_bits));
+  if (word == 0) occupied_words_ &= ~(1U << (place / word_bits));
 }
 
 bool timer_wheel::cancel(timer_node& node) noexcept {
@@ -80,49 +90,65 @@ bool timer_wheel::cancel(timer_node& node) noexcept {
   --size_;
   const std::uint32_t place = node.place_;
   // A node on the due list still names the slot it came from. No harm: an empty slot's bit is clear.
-  if (place != place_never && slots_[place].empty()) {
-    const std::uint32_t level = place / slots;
-    occupied_[level] &= ~(std::uint64_t{1} << (place % slots));
-    if (occupied_[level] == 0) occupied_levels_ &= ~(1U << level);
-  }
+  if (place != place_never && slots_[place].empty()) set_empty(place);
   return true;
 }
 
-/// The tick at which the first occupied slot begins. At least one must be occupied.
-std::uint64_t timer_wheel::first_slot(unsigned& level, unsigned& slot) const noexcept {
-  level = static_cast<unsigned>(std::countr_zero(occupied_levels_));
-  slot = static_cast<unsigned>(std::countr_zero(occupied_[level]));
-  const unsigned shift = level * digit_bits;
-  const std::uint64_t above = elapsed_ >> (shift + digit_bits) << (shift + digit_bits);
-  return above | (std::uint64_t{slot} << shift);
+/// The occupied slot that begins first. At least one must be occupied.
+unsigned timer_wheel::first_place() const noexcept {
+  const auto word = static_cast<unsigned>(std::countr_zero(occupied_words_));
+  return word * word_bits + static_cast<unsigned>(std::countr_zero(occupied_[word]));
 }
+
+/// The tick at which an occupied slot begins.
+std::uint64_t timer_wheel::begin_of(unsigned place) const noexcept {
+  const unsigned shift = place / slots * digit_bits;
+  const std::uint64_t above = elapsed_ >> (shift + digit_bits) << (shift + digit_bits);
+  return above | (std::uint64_t{place % slots} << shift);
+}
+
+/// Walks a list from its end while it is emptied from its front, until both meet. Each step along a list
+/// of cold nodes waits for memory; two walks wait at the same time, which takes up to half off the whole.
+class timer_wheel::look_ahead {
+ public:
+  explicit look_ahead(list& of) noexcept : list_(of), at_(of.back()) {}
+  /// `popped` has just left the front.
+  void follow(const timer_node* popped) noexcept {
+    if (at_ == popped) at_ = nullptr;
+    else if (at_ != nullptr) at_ = list_.prev(*at_);
+  }
+
+ private:
+  list& list_;
+  timer_node* at_;
+};
 
 std::optional<time_point> timer_wheel::next_deadline() const noexcept {
   if (!due_.empty()) return time_of(elapsed_);
-  if (occupied_levels_ == 0) return std::nullopt;
-  unsigned level = 0;
-  unsigned slot = 0;
-  return time_of(first_slot(level, slot));
+  if (occupied_words_ == 0) return std::nullopt;
+  return time_of(begin_of(first_place()));
 }
 
 bool timer_wheel::advance(time_point now) noexcept {
   const std::uint64_t target = tick_before(now);
-  while (occupied_levels_ != 0) {
-    unsigned level = 0;
-    unsigned slot = 0;
-    const std::uint64_t begin = first_slot(level, slot);
+  while (occupied_words_ != 0) {
+    const unsigned place = first_place();
+    const std::uint64_t begin = begin_of(place);
     if (begin > target) break;
     // Not beyond target: all that follows is relative to this instant.
     if (begin > elapsed_) elapsed_ = begin;
 
-    list& from = slots_[level * slots + slot];
-    occupied_[level] &= ~(std::uint64_t{1} << slot);
-    if (occupied_[level] == 0) occupied_levels_ &= ~(1U << level);
-    if (level == 0) {
+    list& from = slots_[place];
+    set_empty(place);
+    if (place < slots) {
       due_.splice_back(from);
     } else {
       // Their groups from this level up now equal those of elapsed_: each goes to a lower level.
-      while (timer_node* const node = from.pop_front()) put(*node);
+      look_ahead ahead(from);
+      while (timer_node* const node = from.pop_front()) {
+        ahead.follow(node);
+        put(*node);
+      }
     }
   }
   if (target > elapsed_) elapsed_ = target;
@@ -133,6 +159,19 @@ timer_node* timer_wheel::pop_due() noexcept {
   timer_node* const node = due_.pop_front();
   if (node != nullptr) --size_;
   return node;
+}
+
+std::size_t timer_wheel::pop_due(timer_node** nodes, std::size_t most) noexcept {
+  look_ahead ahead(due_);
+  std::size_t n = 0;
+  while (n != most) {
+    timer_node* const node = due_.pop_front();
+    if (node == nullptr) break;
+    ahead.follow(node);
+    nodes[n++] = node;
+  }
+  size_ -= n;
+  return n;
 }
 
 }  // namespace tendril::detail

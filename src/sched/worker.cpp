@@ -474,17 +474,14 @@ void worker::poll(std::chrono::nanoseconds timeout) noexcept {
 void worker::expire_timers(time_point now) noexcept {
   for (;;) {
     constexpr std::size_t portion = 64;
+    timer_node* nodes[portion];
     waiter* due[portion];
     std::size_t n = 0;
     {
       timer_guard hold(*this);
+      if (timers_.advance(now)) n = timers_.pop_due(nodes, portion);
       // Who is read under the lock: once it is released the node is its owner's again.
-      if (timers_.advance(now))
-        while (n != portion) {
-          timer_node* const node = timers_.pop_due();
-          if (node == nullptr) break;
-          due[n++] = static_cast<wait_timer*>(node)->who;
-        }
+      for (std::size_t i = 0; i != n; ++i) due[i] = static_cast<wait_timer*>(nodes[i])->who;
       armed_.store(timers_.size(), std::memory_order_relaxed);
     }
     for (std::size_t i = 0; i != n; ++i) unpark(due[i]);

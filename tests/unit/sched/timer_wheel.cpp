@@ -114,14 +114,14 @@ TEST_SUITE("timer_wheel") {
   }
 
   TEST_CASE("each level's edges cascade to the exact tick") {
-    // Around each power of 64, from a start that lies just before such an edge as well.
+    // Around each power of 256, from a start that lies just before such an edge as well.
     for (const std::uint64_t start :
-         {std::uint64_t{0}, std::uint64_t{63}, std::uint64_t{64 * 64 - 1}, std::uint64_t{1} << 30,
-          (std::uint64_t{1} << 36) - 1}) {
-      for (int level = 1; level <= 7; ++level) {
+         {std::uint64_t{0}, std::uint64_t{255}, std::uint64_t{256 * 256 - 1},
+          std::uint64_t{1} << 30, (std::uint64_t{1} << 40) - 1}) {
+      for (int level = 1; level <= 5; ++level) {
         for (const int around : {-1, 0, 1}) {
           const std::uint64_t distance =
-              (std::uint64_t{1} << (6 * level)) + static_cast<std::uint64_t>(around);
+              (std::uint64_t{1} << (8 * level)) + static_cast<std::uint64_t>(around);
           CAPTURE(start);
           CAPTURE(distance);
           const time_point begin = epoch + tick * static_cast<std::int64_t>(start);
@@ -133,7 +133,7 @@ TEST_SUITE("timer_wheel") {
           time_point now = begin;
           int steps = 0;
           while (t.pending()) {
-            REQUIRE(++steps <= 9);
+            REQUIRE(++steps <= 7);
             REQUIRE(wheel.next_deadline().has_value());
             const time_point next = *wheel.next_deadline();
             REQUIRE(next >= now);
@@ -223,20 +223,46 @@ TEST_SUITE("timer_wheel") {
   }
 
   TEST_CASE("cancelling a due timer leaves its former slot to those armed meanwhile") {
-    // A slot of level 0 comes round every 64 ticks: here the due one's slot is in use again.
+    // A slot of level 0 comes round every 256 ticks: here the due one's slot is in use again.
     timer_wheel wheel(epoch);
     timer a(1), due(2), again(3);
     wheel.arm(a, epoch + tick * 5);
     wheel.arm(due, epoch + tick * 5);
     std::vector<int> ids;
-    wheel.expire(epoch + tick * 64, [&](timer_node& node) {
+    wheel.expire(epoch + tick * 256, [&](timer_node& node) {
       ids.push_back(static_cast<timer&>(node).id);
-      wheel.arm(again, epoch + tick * 69);
+      wheel.arm(again, epoch + tick * 261);
       wheel.cancel(due);
     });
     CHECK(ids == std::vector{1});
-    CHECK(wheel.next_deadline() == epoch + tick * 69);
-    CHECK(fired_at(wheel, epoch + tick * 69) == std::vector{3});
+    CHECK(wheel.next_deadline() == epoch + tick * 261);
+    CHECK(fired_at(wheel, epoch + tick * 261) == std::vector{3});
+  }
+
+  TEST_CASE("due timers are taken in portions, in order, whatever the portion's size") {
+    for (const std::size_t portion : {1U, 2U, 3U, 7U, 8U, 100U}) {
+      CAPTURE(portion);
+      timer_wheel wheel(epoch);
+      std::deque<timer> timers;
+      std::vector<int> expected, taken;
+      // Far enough to cascade, and several to a tick.
+      for (int i = 0; i != 8; ++i) {
+        wheel.arm(timers.emplace_back(i), epoch + 10s + (i / 3) * 300ms);
+        expected.push_back(i);
+      }
+      CHECK(wheel.advance(epoch + 20s));
+      std::vector<timer_node*> nodes(portion);
+      while (const std::size_t n = wheel.pop_due(nodes.data(), portion)) {
+        REQUIRE(n <= portion);
+        for (std::size_t i = 0; i != n; ++i) {
+          CHECK_FALSE(nodes[i]->pending());
+          taken.push_back(static_cast<timer*>(nodes[i])->id);
+        }
+        CHECK(wheel.size() == timers.size() - taken.size());
+      }
+      CHECK(taken == expected);
+      CHECK_FALSE(wheel.next_deadline().has_value());
+    }
   }
 
   TEST_CASE("what a callback arms fires in a later call") {
