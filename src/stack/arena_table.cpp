@@ -56,9 +56,21 @@ bool find_stack(const void* address, found_stack& out) noexcept {
   if (h.at == nullptr) return false;
   const unsigned size_class = class_of(h.word);
   auto* low = reinterpret_cast<std::byte*>(h.word & base_mask);
-  std::byte* base = slice_base(low + (at - (h.word & base_mask)), size_class);
-  out.slice = slice_at(base, size_class, platform::page_size());
-  out.guard_low = base;
+  std::byte* const inside = low + (at - (h.word & base_mask));
+  const std::size_t page = platform::page_size();
+  if (size_class == small_segment_class) {
+    std::byte* const slab = slab_of(inside);
+    std::byte* const lowest = slab + page;
+    std::byte* const segment =
+        inside < lowest ? lowest
+                        : inside - static_cast<std::size_t>(inside - lowest) % small_segment_bytes;
+    out.slice = {segment, segment + small_segment_bytes};
+    out.guard_low = segment == lowest ? slab : segment;
+  } else {
+    std::byte* const base = slice_base(inside, size_class);
+    out.slice = slice_at(base, size_class, page);
+    out.guard_low = base;
+  }
   out.size_class = size_class;
   out.arena_low = low;
   out.arena_high = low + (std::uintptr_t{1} << shift_of(h.word));
@@ -67,7 +79,8 @@ bool find_stack(const void* address, found_stack& out) noexcept {
 
 bool add_arena(std::byte* base, unsigned shift, unsigned size_class, void* owner) noexcept {
   const auto at = reinterpret_cast<std::uintptr_t>(base);
-  TENDRIL_CHECK(at % arena_alignment == 0 && at % class_bytes(size_class) == 0,
+  TENDRIL_CHECK(at % arena_alignment == 0 &&
+                    (size_class == small_segment_class || at % class_bytes(size_class) == 0),
                 "arenas are aligned");
   for (std::size_t i = 0; i < capacity; ++i) {
     entry& e = entries[i];
@@ -96,9 +109,10 @@ void remove_arena(std::byte* base) noexcept {
   h.at->word.store(empty, std::memory_order_release);
 }
 
-void* find_arena(const void* address) noexcept {
+void* find_arena(const void* address, unsigned size_class) noexcept {
   const hit h = lookup(reinterpret_cast<std::uintptr_t>(address));
-  return h.at == nullptr ? nullptr : h.at->owner.load(std::memory_order_relaxed);
+  if (h.at == nullptr || class_of(h.word) != size_class) return nullptr;
+  return h.at->owner.load(std::memory_order_relaxed);
 }
 
 }  // namespace tendril::detail

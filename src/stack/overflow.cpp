@@ -89,7 +89,7 @@ bool on_fault(const platform::memory_fault& fault) noexcept {
   found_stack found;
   if (fault.address == nullptr || !find_stack(fault.address, found)) return false;
   if (!found.in_guard(fault.address)) return false;
-  const std::size_t bytes = class_bytes(found.size_class);
+  const std::size_t bytes = found.bytes();
 
   const fiber_description who = describe_fiber(found.slice);
   message m;
@@ -131,7 +131,7 @@ bool install_overflow_handler() noexcept {
 
 void report_broken_canary(const stack_slice& slice) noexcept {
   found_stack found;
-  const std::size_t bytes = find_stack(slice.low, found) ? class_bytes(found.size_class) : 0;
+  const std::size_t bytes = find_stack(slice.low, found) ? found.bytes() : 0;
   message()
       .text("tendril: stack overflow in ")
       .fiber(describe_fiber(slice))
@@ -140,6 +140,19 @@ void report_broken_canary(const stack_slice& slice) noexcept {
       .range(slice, bytes)
       .text(" was written; memory below it may be damaged")
       .text(advice)
+      .write();
+  std::abort();
+}
+
+void report_broken_segment(const std::byte* base) noexcept {
+  auto* const low = const_cast<std::byte*>(base);
+  const stack_slice segment{low, low + small_segment_bytes};
+  message()
+      .text("tendril: stack overflow in ")
+      .fiber(describe_fiber(segment))
+      .text(": code that was not compiled for segmented stacks ran past the reserve of a segment ")
+      .range(segment, small_segment_bytes)
+      .text("; memory below it may be damaged")
       .write();
   std::abort();
 }

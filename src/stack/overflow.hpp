@@ -39,4 +39,7 @@ bool install_overflow_handler() noexcept;
 /// Says that the slice's stack overflowed some time before, and aborts.
 [[noreturn]] void report_broken_canary(const stack_slice& slice) noexcept;
 
+/// Says that the fiber of the small segment at `base` ran over its end (segment_canary.hpp), and aborts.
+[[noreturn]] void report_broken_segment(const std::byte* base) noexcept;
+
 }  // namespace tendril::detail

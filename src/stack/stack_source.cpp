@@ -132,8 +132,8 @@ void stack_source::give(unsigned size_class, std::byte** bases, unsigned count,
   arena* a = nullptr;
   for (unsigned i = 0; i < count; ++i) {
     if (a == nullptr || !a->contains(bases[i])) {
-      a = static_cast<arena*>(find_arena(bases[i]));
-      TENDRIL_CHECK(a != nullptr && a->owner == this && a->size_class == size_class,
+      a = static_cast<arena*>(find_arena(bases[i], size_class));
+      TENDRIL_CHECK(a != nullptr && a->owner == this,
                     "a slice goes back to its own source under its own class");
     }
     const std::uint32_t index = a->index_of(bases[i]);
@@ -150,7 +150,7 @@ void stack_source::give(unsigned size_class, std::byte** bases, unsigned count,
 
 bool stack_source::guard_intact(const stack_slice& slice, unsigned size_class) const noexcept {
   std::byte* base = slice_base(slice.low, size_class);
-  auto* a = static_cast<arena*>(find_arena(base));
+  auto* a = static_cast<arena*>(find_arena(base, size_class));
   if (a == nullptr) return false;
   return a->records()[a->index_of(base)].guard != stack_guard::canary || canary_intact(base);
 }
