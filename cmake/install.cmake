@@ -58,5 +58,8 @@ install(FILES
   "${PROJECT_BINARY_DIR}/tendril-config-version.cmake"
   "${PROJECT_SOURCE_DIR}/cmake/tendril-uv.cmake"
   DESTINATION "${TENDRIL_CMAKE_DIR}")
+if(TENDRIL_HAS_SEGMENTED)
+  install(FILES "${PROJECT_SOURCE_DIR}/cmake/segmented.cmake" DESTINATION "${TENDRIL_CMAKE_DIR}")
+endif()
 install(FILES "${PROJECT_BINARY_DIR}/tendril.pc"
   DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Segmented stacks want much of compiler and linker: prologues that ask for room (-fsplit-stack), and
+# a linker that, where such a function calls one that was compiled without, changes the prologue so
+# that it asks for more. Both are looked at in what they produce, never by name or version: clang takes
+# the flag for processors for which it then emits nothing, and GNU ld links everything and adjusts
+# nothing. Nothing is run, so cross compiling is no different.
+#
+# Used by tendril's own build and, installed beside it, by the package's component `segmented`:
+# flags and linker are the user's, so what was true of the one build says nothing about the other.
+#
+#   tendril_check_segmented(<prefix>)
+#     <prefix>_WHY_NOT          what is wrong and what to do, in one sentence or two; empty: it works
+#     <prefix>_COMPILE_OPTIONS  for each file of code that runs on segmented fibers
+#     <prefix>_LINK_OPTIONS     for each program
+#
+#   tendril_make_segmented(<INTERFACE target> <prefix>)
+#     makes of it what users link: those options, and tendril::tendril
+
+# What our runtime takes over from libc and the unwinder: every reference in a program that links
+# tendril::segmented to one of these becomes __wrap_<name>, which the library defines.
+set(TENDRIL_SEGMENTED_WRAPPED
+)
+
+# The flags that files of this language are compiled with in any configuration, and the linker's.
+function(_tendril_all_flags compile link)
+  string(TOUPPER "${CMAKE_BUILD_TYPE}" config)
+  if(config)
+    set(config "_${config}")
+  endif()
+  get_directory_property(directory_compile COMPILE_OPTIONS)
+  get_directory_property(directory_link LINK_OPTIONS)
+  set(compiler "${CMAKE_C_FLAGS} ${CMAKE_CXX_FLAGS}")
+  if(config)
+    string(APPEND compiler " ${CMAKE_C_FLAGS${config}} ${CMAKE_CXX_FLAGS${config}}")
+  endif()
+  string(APPEND compiler " ${directory_compile}")
+  set(linker "${CMAKE_EXE_LINKER_FLAGS}")
+  if(config)
+    string(APPEND linker " ${CMAKE_EXE_LINKER_FLAGS${config}}")
+  endif()
+  string(APPEND linker " ${directory_link}")
+  set(${compile} "${compiler}" PARENT_SCOPE)
+  # The compiler's flags are passed when it links, too.
+  set(${link} "${compiler} ${linker}" PARENT_SCOPE)
+endfunction()
+
+# The last occurrence decides, as it does for the compiler.
+function(_tendril_last_match variable pattern text)
+  string(REGEX MATCHALL "${pattern}" all "${text}")
+  list(POP_BACK all last)
+  set(${variable} "${last}" PARENT_SCOPE)
+endfunction()
+
+# What is known before anything is compiled.
+function(_tendril_segmented_refused variable compile link)
+  set(${variable} "" PARENT_SCOPE)
+  if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    set(${variable} "they exist on Linux only, and this builds for '${CMAKE_SYSTEM_NAME}'; use \
+stack_kind::reserved" PARENT_SCOPE)
+    return()
+  endif()
+  if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" OR NOT CMAKE_SIZEOF_VOID_P EQUAL 8)
+    set(bits "")
+    if(CMAKE_SIZEOF_VOID_P EQUAL 4)
+      set(bits " with 32-bit pointers")
+    endif()
+    set(${variable} "they exist for x86-64 only, and this builds for '${CMAKE_SYSTEM_PROCESSOR}'${bits}\
+; use stack_kind::reserved, which every processor has" PARENT_SCOPE)
+    return()
+  endif()
+
+  _tendril_last_match(protection "-fcf-protection(=[a-z]+)?" "${compile}")
+  if(protection MATCHES "^-fcf-protection(=branch|=full)?$")
+    set(${variable} "no linker can adjust prologues that begin with endbr64, and '${protection}' is \
+among the flags; remove it or give -fcf-protection=none after it" PARENT_SCOPE)
+    return()
+  endif()
+
+  string(REGEX MATCH "-fsanitize=[a-z,-]*(address|thread|memory|dataflow|safe-stack|shadow-call-stack)[a-z,-]*"
+    sanitizer "${compile}")
+  if(sanitizer)
+    set(${variable} "sanitizers know one stack a fiber, and '${sanitizer}' is among the flags; use \
+stack_kind::reserved in sanitizer builds" PARENT_SCOPE)
+    return()
+  endif()
+
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    _tendril_last_match(lto "-f(no-)?lto(=[^ ;]+)?" "${compile}")
+    if(lto MATCHES "^-fno-lto")
+      set(lto "")
+    elseif(NOT lto AND CMAKE_INTERPROCEDURAL_OPTIMIZATION)
+      set(lto "CMAKE_INTERPROCEDURAL_OPTIMIZATION=${CMAKE_INTERPROCEDURAL_OPTIMIZATION}")
+    endif()
+    if(lto)
+      set(${variable} "gcc's link-time optimization ('${lto}') forgets -fsplit-stack, and lld cannot \
+read its objects; turn it off, or compile with clang, whose works" PARENT_SCOPE)
+      return()
+    endif()
+  endif()
+
+  if(CMAKE_LINKER_TYPE MATCHES "^(BFD|SYSTEM)$")
+    set(forced "CMAKE_LINKER_TYPE=${CMAKE_LINKER_TYPE}")
+  else()
+    _tendril_last_match(forced "-fuse-ld=[^ ;]+" "${link}")
+  endif()
+  if(forced MATCHES "^-fuse-ld=(.*/)?(ld\\.)?bfd$|^CMAKE_LINKER_TYPE=")
+    set(${variable} "GNU ld ('${forced}') does not adjust calls into code without split stacks, which \
+would overflow; remove that setting or choose lld or gold (-fuse-ld=lld)" PARENT_SCOPE)
+  endif()
+endfunction()
+
+# The comparison that a split prologue of a small frame begins with, cmp %fs:0x70,%rsp; linkers that
+# adjust it put other instructions in its place.
+set(_TENDRIL_PROLOGUE 64483b242570000000)
+set(_TENDRIL_ENDBR64 f30f1efa)
+
+# Compiles split.cpp with the options into an archive; its bytes in hexadecimal, and what was said.
+function(_tendril_compile_split variable log archive options)
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+  unset(TENDRIL_SEGMENTED_PROBE CACHE)
+  try_compile(TENDRIL_SEGMENTED_PROBE "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented"
+    SOURCES "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented/split.cpp"
+    COMPILE_DEFINITIONS ${options}
+    OUTPUT_VARIABLE output
+    COPY_FILE "${archive}" COPY_FILE_ERROR copy_error)
+  set(${log} "${output}${copy_error}" PARENT_SCOPE)
+  set(bytes "")
+  if(TENDRIL_SEGMENTED_PROBE AND NOT copy_error)
+    file(READ "${archive}" bytes HEX)
+  endif()
+  set(${variable} "${bytes}" PARENT_SCOPE)
+endfunction()
+
+function(_tendril_link_split variable archive options)
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE EXECUTABLE)
+  set(program "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented/program")
+  unset(TENDRIL_SEGMENTED_PROBE CACHE)
+  try_compile(TENDRIL_SEGMENTED_PROBE "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented"
+    SOURCES "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented/unsplit.cpp"
+    LINK_OPTIONS ${options}
+    LINK_LIBRARIES "${archive}"
+    COPY_FILE "${program}" COPY_FILE_ERROR copy_error)
+  set(${variable} OFF PARENT_SCOPE)
+  if(TENDRIL_SEGMENTED_PROBE AND NOT copy_error)
+    file(READ "${program}" bytes HEX)
+    if(NOT bytes MATCHES "${_TENDRIL_PROLOGUE}")
+      set(${variable} ON PARENT_SCOPE)
+    endif()
+  endif()
+endfunction()
+
+function(_tendril_probe_segmented why compile_options link_options link)
+  set(directory "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented")
+  set(archive "${directory}/split.a")
+  file(WRITE "${directory}/split.cpp" [[
+extern "C" int tendril_probe_unsplit(int);
+extern "C" int tendril_probe_split(int x) {
+  volatile char a[64];
+  a[x & 63] = 1;
+  return tendril_probe_unsplit(x) + a[(x + 1) & 63];
+}
+]])
+  file(WRITE "${directory}/unsplit.cpp" [[
+extern "C" int tendril_probe_split(int);
+extern "C" int tendril_probe_unsplit(int x) { return x; }
+extern "C" void __morestack() {}
+extern "C" void __morestack_non_split() {}
+int main(int argc, char**) { return tendril_probe_split(argc); }
+]])
+
+  # With clang's link-time optimization objects hold no instructions; the prologues are the same.
+  set(options -fsplit-stack)
+  _tendril_compile_split(bytes log "${archive}" "${options};-fno-lto")
+  if(bytes MATCHES "${_TENDRIL_ENDBR64}")  # the compiler's own default
+    list(APPEND options -fcf-protection=none)
+    _tendril_compile_split(bytes log "${archive}" "${options};-fno-lto")
+  endif()
+  set(compiler "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_CXX_COMPILER}")
+  if(NOT bytes)
+    string(REGEX MATCH "[^\n]*error:[^\n]*" error "${log}")
+    set(${why} "the compiler (${compiler}) does not take '${options}' (${error}); use gcc or clang"
+      PARENT_SCOPE)
+    return()
+  endif()
+  string(HEX "__morestack" morestack)
+  if(NOT bytes MATCHES "${morestack}" OR NOT bytes MATCHES "${_TENDRIL_PROLOGUE}")
+    set(${why} "the compiler (${compiler}) takes -fsplit-stack and emits no check: its object does not \
+call __morestack; use gcc or clang for x86-64" PARENT_SCOPE)
+    return()
+  endif()
+
+  _tendril_last_match(forced "-fuse-ld=[^ ;]+|--ld-path=[^ ;]+" "${link}")
+  if(CMAKE_LINKER_TYPE AND NOT CMAKE_LINKER_TYPE STREQUAL "DEFAULT")
+    set(forced "CMAKE_LINKER_TYPE=${CMAKE_LINKER_TYPE}")
+  endif()
+  if(forced)
+    set(linkers as_given)
+  else()
+    set(linkers lld gold)
+  endif()
+  set(as_given "")
+  set(lld -fuse-ld=lld)
+  set(gold -fuse-ld=gold LINKER:--split-stack-adjust-size=16384)
+  foreach(linker IN LISTS linkers)
+    _tendril_link_split(adjusts "${archive}" "${${linker}}")
+    if(adjusts)
+      set(${why} "" PARENT_SCOPE)
+      set(${compile_options} "${options}" PARENT_SCOPE)
+      set(${link_options} "${${linker}}" PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  if(forced)
+    set(${why} "the linker that '${forced}' chooses is missing or does not adjust calls into code \
+without split stacks; install lld and remove that setting or give -fuse-ld=lld" PARENT_SCOPE)
+  else()
+    set(${why} "neither lld nor gold is installed for this compiler (${compiler}), and GNU ld does \
+not adjust calls into code without split stacks; install lld" PARENT_SCOPE)
+  endif()
+endfunction()
+
+function(tendril_check_segmented prefix)
+  _tendril_all_flags(compile link)
+  set(options "")
+  set(link_options "")
+  _tendril_segmented_refused(why "${compile}" "${link}")
+  if(NOT why)
+    # Configuring again with the same flags asks nobody again; with others it must.
+    string(SHA1 key "${CMAKE_CXX_COMPILER}|${CMAKE_CXX_COMPILER_VERSION}|${CMAKE_CXX_COMPILER_TARGET}|\
+${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
+    if(NOT TENDRIL_SEGMENTED_KEY STREQUAL key)
+      _tendril_probe_segmented(why options link_options "${link}")
+      set(TENDRIL_SEGMENTED_FOUND_OPTIONS "${options}" CACHE INTERNAL "")
+      set(TENDRIL_SEGMENTED_FOUND_LINK_OPTIONS "${link_options}" CACHE INTERNAL "")
+      if(why)  # what is missing may be installed by the next time
+        unset(TENDRIL_SEGMENTED_KEY CACHE)
+      else()
+        set(TENDRIL_SEGMENTED_KEY "${key}" CACHE INTERNAL "")
+      endif()
+    else()
+      set(options "${TENDRIL_SEGMENTED_FOUND_OPTIONS}")
+      set(link_options "${TENDRIL_SEGMENTED_FOUND_LINK_OPTIONS}")
+    endif()
+  endif()
+  foreach(symbol IN LISTS TENDRIL_SEGMENTED_WRAPPED)
+    list(APPEND link_options "LINKER:--wrap=${symbol}")
+  endforeach()
+  set(${prefix}_WHY_NOT "${why}" PARENT_SCOPE)
+  set(${prefix}_COMPILE_OPTIONS "${options}" PARENT_SCOPE)
+  set(${prefix}_LINK_OPTIONS "${link_options}" PARENT_SCOPE)
+endfunction()
+
+function(tendril_make_segmented target prefix)
+  set_property(TARGET ${target} PROPERTY INTERFACE_COMPILE_OPTIONS
+    "$<$<COMPILE_LANGUAGE:C,CXX>:${${prefix}_COMPILE_OPTIONS}>")
+  # The library asks at run time whether its program was linked in this way, by a weak reference.
+  set_property(TARGET ${target} PROPERTY INTERFACE_LINK_OPTIONS
+    "${${prefix}_LINK_OPTIONS}" "LINKER:--defsym=tendril_linked_segmented=__morestack_non_split")
+  # Two mistakes that only the target's own properties show; CMake then says that there is no such
+  # target, and its name says why.
+  set_property(TARGET ${target} PROPERTY INTERFACE_LINK_LIBRARIES
+    tendril::tendril
+    "$<$<OR:$<STREQUAL:$<TARGET_PROPERTY:TYPE>,SHARED_LIBRARY>,$<STREQUAL:$<TARGET_PROPERTY:TYPE>,MODULE_LIBRARY>>:tendril::segmented_is_for_programs_and_static_libraries>")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set_property(TARGET ${target} APPEND PROPERTY INTERFACE_LINK_LIBRARIES
+      "$<$<BOOL:$<TARGET_PROPERTY:INTERPROCEDURAL_OPTIMIZATION>>:tendril::segmented_does_not_work_with_link_time_optimization_by_gcc>")
+  endif()
+endfunction()
