@@ -3,6 +3,7 @@
 
 #include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
+#include "platform/split_stack.hpp"
 #include "platform/trace.hpp"
 #include "stack/arena_table.hpp"
 
@@ -13,6 +14,7 @@ namespace tendril::detail {
 namespace {
 
 std::atomic<describe_stack_fn> describe{nullptr};
+std::atomic<describe_running_fn> describe_running{nullptr};
 
 /// A line put together without the heap, stdio or locale. What does not fit is cut off.
 class message {
@@ -63,7 +65,7 @@ class message {
   void put(char c) noexcept {
     if (size_ < sizeof buffer_) buffer_[size_++] = c;
   }
-  char buffer_[512];
+  char buffer_[768];
   std::size_t size_ = 0;
 };
 
@@ -83,17 +85,75 @@ bool is_overflow(const fiber_description& who, const found_stack& found,
   return sp == nullptr || (sp <= found.slice.high && sp + platform::page_size() >= found.guard_low);
 }
 
+/// A segment with all that belongs to its block of 2^n bytes; empty: none.
+struct segment_block {
+  std::byte* low = nullptr;
+  std::size_t bytes = 0;
+
+  std::byte* high() const noexcept { return low + bytes; }
+  /// The guard below its frames: within the block, but for a small one at the bottom of its slab.
+  stack_slice guard() const noexcept {
+    std::byte* const at = bytes == small_segment_bytes ? slab_of(low) : low;
+    return {at, at + platform::page_size()};
+  }
+};
+
+segment_block block_of(std::uintptr_t limit) noexcept {
+  const std::uintptr_t tag = limit & platform::limit_tag_mask;
+  if (limit == 0 || tag == platform::native_tag) return {};
+  const std::size_t bytes = std::size_t{1} << (platform::smallest_segment_shift + tag);
+  return {reinterpret_cast<std::byte*>(limit & ~(bytes - 1)), bytes};
+}
+
+constexpr const char* segment_cause =
+    ": code that was not compiled for segmented stacks ran past the reserve of a segment ";
+constexpr const char* segment_advice =
+    "; compile it with tendril::segmented, or call it by tendril::native_call, or run the fiber on "
+    "stack_kind::reserved";
+
+/// True when the fault was in the guard below the segment that the interrupted code stood on.
+bool report_segment(const platform::memory_fault& fault) noexcept {
+  const auto ask = describe_running.load(std::memory_order_acquire);
+  if (ask == nullptr) return false;
+  fiber_description who;
+  const segment_block block = block_of(ask(who));
+  if (block.low == nullptr) return false;
+  const stack_slice guard = block.guard();
+  if (fault.address < guard.low || fault.address >= guard.high) return false;
+  const auto* sp = static_cast<const std::byte*>(fault.stack_pointer);
+  if (sp != nullptr && (sp > block.high() || sp + platform::page_size() < guard.low)) return false;
+
+  const bool others_between = block.bytes == small_segment_bytes && block.low != guard.high;
+  const stack_slice segment{block.bytes == small_segment_bytes ? block.low : guard.high,
+                            block.high()};
+  message()
+      .text("tendril: stack overflow in ")
+      .fiber(who)
+      .text(segment_cause)
+      .range(segment, block.bytes)
+      .text(", to address ")
+      .address(fault.address)
+      .text(others_between ? " beyond segments of other fibers, which may be damaged" : "")
+      .text(segment_advice)
+      .write();
+  return true;
+}
+
 constexpr const char* advice = "; give it a larger stack (fiber_options::stack.bytes)";
 
 bool on_fault(const platform::memory_fault& fault) noexcept {
+  if (fault.address == nullptr) return false;
+  if (report_segment(fault)) {
+    platform::write_trace(1);
+    return true;
+  }
   found_stack found;
-  if (fault.address == nullptr || !find_stack(fault.address, found)) return false;
-  if (!found.in_guard(fault.address)) return false;
+  if (!find_stack(fault.address, found) || !found.in_guard(fault.address)) return false;
   const std::size_t bytes = found.bytes();
 
   const fiber_description who = describe_fiber(found.slice);
   message m;
-  if (is_overflow(who, found, fault)) {
+  if (!found.is_small_segment() && is_overflow(who, found, fault)) {
     m.text("tendril: stack overflow in ")
         .fiber(who)
         .text(": address ")
@@ -123,6 +183,10 @@ void set_describe_stack(describe_stack_fn f) noexcept {
   describe.store(f, std::memory_order_release);
 }
 
+void set_describe_running(describe_running_fn f) noexcept {
+  describe_running.store(f, std::memory_order_release);
+}
+
 bool install_overflow_handler() noexcept {
   platform::prime_trace();
   platform::page_size();
@@ -150,9 +214,10 @@ void report_broken_segment(const std::byte* base) noexcept {
   message()
       .text("tendril: stack overflow in ")
       .fiber(describe_fiber(segment))
-      .text(": code that was not compiled for segmented stacks ran past the reserve of a segment ")
+      .text(segment_cause)
       .range(segment, small_segment_bytes)
-      .text("; memory below it may be damaged")
+      .text(", found when it parked or ended; the segment of another fiber below it may be damaged")
+      .text(segment_advice)
       .write();
   std::abort();
 }

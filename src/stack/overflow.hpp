@@ -7,6 +7,12 @@
 // the slice from the address alone (arena_table.hpp). It allocates nothing, takes no lock and writes
 // with write(2). Faults elsewhere belong to whoever handled the signal before.
 //
+// Segments (platform/split_stack.hpp): split code never reaches the guard below one, so what does is
+// code that was not compiled for them, and the remedy is another one. Whether a guard is a segment's is
+// not read from memory, which may be another fiber's or damaged: the limit word of the interrupted thread
+// tells where its segment is, by arithmetic alone. Guards of other segments than that are hit by stray
+// pointers only.
+//
 // Not caught: a frame that is larger than the guard page may step over it and write into the stack
 // below. Code with such frames needs -fstack-clash-protection, which touches every page on the way.
 // Without a guard page (canary mode) the overflow is found when the slice is released.
@@ -32,6 +38,11 @@ struct fiber_description {
 using describe_stack_fn = void (*)(const stack_slice& slice, fiber_description& out) noexcept;
 void set_describe_stack(describe_stack_fn) noexcept;
 
+/// Returns the limit word of the interrupted code of this thread (0: it is on no segment), and fills in
+/// which fiber runs it. Called in a signal handler.
+using describe_running_fn = std::uintptr_t (*)(fiber_description& out) noexcept;
+void set_describe_running(describe_running_fn) noexcept;
+
 /// Installs the handler, once a process; every thread that runs fibers also needs a
 /// platform::signal_stack. False when the system refuses.
 bool install_overflow_handler() noexcept;
@@ -40,6 +51,7 @@ bool install_overflow_handler() noexcept;
 [[noreturn]] void report_broken_canary(const stack_slice& slice) noexcept;
 
 /// Says that the fiber of the small segment at `base` ran over its end (segment_canary.hpp), and aborts.
+/// Names it if it is the caller's.
 [[noreturn]] void report_broken_segment(const std::byte* base) noexcept;
 
 }  // namespace tendril::detail

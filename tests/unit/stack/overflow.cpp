@@ -6,6 +6,8 @@
 
 #include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
+#include "platform/split_stack.hpp"
+#include "stack/small_segments.hpp"
 #include "stack/stack_cache.hpp"
 #include "stack/stack_source.hpp"
 #include "support/forked.hpp"
@@ -83,6 +85,52 @@ std::string hex(const void* p) {
   std::snprintf(text, sizeof text, "%p", p);
   return text;
 }
+
+std::uintptr_t limit_now = 0;
+
+std::uintptr_t run_by_greedy(fiber_description& out) noexcept {
+  out.name = "greedy";
+  out.id = 4711;
+  return limit_now;
+}
+
+void need(bool ok) {
+  if (!ok) ::_exit(9);
+}
+
+/// The limit word of a segment of 2^shift bytes whose lowest frame byte is at `low`.
+std::uintptr_t limit_word(const std::byte* low, unsigned shift) {
+  return (reinterpret_cast<std::uintptr_t>(low) + 512) | (shift - platform::smallest_segment_shift);
+}
+
+void expect_handler() {
+  static platform::signal_stack signals;
+  need(signals.install() && install_overflow_handler());
+  set_describe_running(&run_by_greedy);
+}
+
+/// Runs off the n-th segment of a fresh slab.
+void overflow_small(unsigned n, stack_guard mode) {
+  expect_handler();
+  small_segment_source source({.guard = mode});
+  small_segment_cache cache(source);
+  std::byte* base = cache.acquire();
+  for (unsigned i = 0; i < n; ++i) base = cache.acquire();
+  std::fprintf(stderr, "segment [%p, %p)\n", static_cast<void*>(base),
+               static_cast<void*>(base + small_segment_bytes));
+  limit_now = limit_word(base, platform::smallest_segment_shift);
+  on_slice({base, base + small_segment_bytes - sizeof(platform::segment)}, &overflow);
+}
+
+/// The text between "segment " and the end of the first line.
+std::string told_range(const test::child_result& r) {
+  const auto at = r.error_output.find('[');
+  return r.error_output.substr(at, r.error_output.find('\n') - at);
+}
+
+constexpr const char* segment_remedy =
+    "; compile it with tendril::segmented, or call it by tendril::native_call, or run the fiber on "
+    "stack_kind::reserved\n";
 
 sigjmp_buf jump;
 volatile int handled = 0;
@@ -167,6 +215,120 @@ TEST_SUITE("overflow") {
       write_to(cache.acquire(k64).low - 8);
     });
     CHECK(result.says("tendril: stack overflow in fiber (id 5)"));
+  }
+}
+
+TEST_SUITE("segment_overflow") {
+  TEST_CASE(
+      "unsplit code that runs off a small segment is told from an overflow, with the remedy") {
+    for (const stack_guard mode : {stack_guard::madvise, stack_guard::mprotect}) {
+      if (mode == stack_guard::madvise && !platform::guards_supported()) continue;
+      const auto result = test::run_forked([mode] { overflow_small(0, mode); });
+      CAPTURE(result.error_output);
+      CHECK(result.signal == SIGSEGV);
+      CHECK(result.says(
+          ("tendril: stack overflow in fiber 'greedy' (id 4711): code that was not compiled for "
+           "segmented stacks ran past the reserve of a segment " +
+           told_range(result) + " of 2 KiB, to address 0x")
+              .c_str()));
+      CHECK(result.says(segment_remedy));
+      CHECK(!result.says("other fibers"));
+      CHECK(!result.says("give it a larger stack"));
+      CHECK(result.says(")[0x"));  // the trace
+    }
+  }
+
+  TEST_CASE("that it ran through the segments of other fibers is said") {
+    const auto result = test::run_forked([] { overflow_small(5, stack_guard::mprotect); });
+    CAPTURE(result.error_output);
+    CHECK(result.signal == SIGSEGV);
+    CHECK(result.says((told_range(result) + " of 2 KiB, to address 0x").c_str()));
+    CHECK(result.says(" beyond segments of other fibers, which may be damaged; compile it"));
+  }
+
+  TEST_CASE("a larger segment is a slice, and is told from a reserved stack by the limit word") {
+    const auto run = [](bool segmented) {
+      return test::run_forked([segmented] {
+        expect_handler();
+        set_describe_stack(&name_it);
+        stack_source source({.guard = stack_guard::mprotect});
+        stack_cache cache(source);
+        const stack_slice slice = cache.acquire(3);
+        if (segmented) limit_now = limit_word(slice.low, 17);
+        on_slice(slice, &overflow);
+      });
+    };
+    const auto segmented = run(true);
+    CAPTURE(segmented.error_output);
+    CHECK(segmented.signal == SIGSEGV);
+    CHECK(segmented.says("in fiber 'greedy' (id 4711): code that was not compiled for segmented"));
+    CHECK(segmented.says(") of 128 KiB, to address 0x"));
+    CHECK(segmented.says(segment_remedy));
+    const auto reserved = run(false);
+    CHECK(reserved.signal == SIGSEGV);
+    CHECK(reserved.says(") of 128 KiB; give it a larger stack"));
+    CHECK(!reserved.says("segment"));
+  }
+
+  TEST_CASE("a segment that is a mapping of its own is known too") {
+    const auto result = test::run_forked([] {
+      expect_handler();
+      constexpr unsigned shift = 24;
+      constexpr std::size_t bytes = std::size_t{1} << shift;
+      auto* const base = static_cast<std::byte*>(platform::reserve_memory(bytes, bytes));
+      const std::size_t page = platform::page_size();
+      need(base != nullptr && platform::protect_none(base, page));
+      limit_now = limit_word(base + page, shift);
+      on_slice({base + page, base + 4 * page}, &overflow);
+    });
+    CHECK(result.signal == SIGSEGV);
+    CHECK(result.says(") of 16384 KiB, to address 0x"));
+    CHECK(result.says(segment_remedy));
+  }
+
+  TEST_CASE("a stray write to the guard of a segment is not called an overflow") {
+    enum { no_segment, native, another, on_another_stack };
+    for (const int how : {no_segment, native, another, on_another_stack}) {
+      const auto result = test::run_forked([how] {
+        expect_handler();
+        small_segment_source source({.guard = stack_guard::mprotect});
+        small_segment_cache cache(source);
+        std::byte* const base = cache.acquire();
+        std::byte* other = base;
+        while (slab_of(other) == slab_of(base)) other = cache.acquire();
+        if (how == native) limit_now = (limit_word(base, 11) & ~std::uintptr_t{31}) | 31;
+        if (how == another) limit_now = limit_word(other, 11);
+        if (how == on_another_stack) limit_now = limit_word(base, 11);
+        write_to(base - 8);
+      });
+      CAPTURE(how);
+      CAPTURE(result.error_output);
+      CHECK(result.signal == SIGSEGV);
+      CHECK(!result.says("stack overflow"));
+      CHECK(result.says("tendril: bad access to 0x"));
+      CHECK(result.says(", in the guard page below the stack [0x"));
+      CHECK(result.says(") of 2 KiB of an unknown fiber, by code on another stack"));
+    }
+  }
+
+  TEST_CASE("a broken canary names the caller's fiber and the remedy") {
+    const auto result = test::run_forked([] {
+      set_describe_stack(&name_it);
+      small_segment_source source;
+      small_segment_cache cache(source);
+      std::byte* const base = cache.acquire();
+      std::fprintf(stderr, "segment [%p, %p)\n", static_cast<void*>(base),
+                   static_cast<void*>(base + small_segment_bytes));
+      base[segment_canary_bytes - 1] = std::byte{1};
+      check_segment_canary_word(base);
+    });
+    CHECK(result.signal == SIGABRT);
+    CHECK(result.says(
+        ("tendril: stack overflow in fiber 'greedy' (id 4711): code that was not compiled for "
+         "segmented stacks ran past the reserve of a segment " +
+         told_range(result) + " of 2 KiB, found when it parked or ended")
+            .c_str()));
+    CHECK(result.says(segment_remedy));
   }
 }
 
