@@ -4,7 +4,7 @@
 #
 #  1. Every source and public header is named in a list; the build globs nothing, so a file that
 #     is not listed would silently be neither built nor installed.
-#  2. Public headers include the standard library and each other only.
+#  2. Public headers, also those of a platform, include the standard library and each other only.
 #  3. Boost.Context is used in src/context alone, libuv in src/io alone.
 #  4. The processor and the operating system are asked for in platform/ alone.
 #  5. Every file says its licence in its first lines.
@@ -48,7 +48,7 @@ foreach(folder IN ITEMS include src platform tests bench examples)
       complain("${path}: no SPDX line")
     endif()
 
-    if(path MATCHES "\\.(cpp|c)$" OR path MATCHES "^include/")
+    if(path MATCHES "\\.(cpp|c)$" OR path MATCHES "(^|/)include/")
       is_listed(listed "${path}")
       if(NOT listed)
         complain("${path}: named in no CMakeLists.txt")
@@ -58,7 +58,7 @@ foreach(folder IN ITEMS include src platform tests bench examples)
     file(STRINGS "${root}/${path}" includes REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
     foreach(line IN LISTS includes)
       string(REGEX REPLACE "^[^<\"]*[<\"]([^>\"]*).*$" "\\1" header "${line}")
-      if(path MATCHES "^include/" AND NOT header MATCHES "^tendril/" AND header MATCHES "[/.]")
+      if(path MATCHES "^(include|platform/[^/]+/include)/" AND NOT header MATCHES "^tendril/" AND header MATCHES "[/.]")
         complain("${path}: a public header includes ${header}")
       endif()
       if(path MATCHES "^(src|platform)/")

@@ -25,6 +25,8 @@
 //  3. Slow paths run on thread_stacks::slow_top, never on a fiber's stack, and grow no stack themselves.
 #pragma once
 
+#include <tendril/config.hpp>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -53,13 +55,15 @@ inline constexpr std::uintptr_t native_tag = 31;
 struct thread_stacks {
   std::byte* slow_top;    ///< of a stack for the runtime's slow paths alone
   std::byte* native_top;  ///< where native_call starts; the thread's own stack, below slow_top's 64 KiB
-  segment* native;        ///< header of the native stack; its limit is tagged native_tag
+  segment* native;        ///< header of the native stack; its limit is tagged native_tag. Its next is
+                          ///< not null while a pinned segment may be in use (see segment::pinned)
 };
 
 extern "C" {
 /// Address it by name only from code that cannot be interrupted by a switch (compilers keep
 /// addresses of thread-locals across calls), or by the accessor.
-extern __thread thread_stacks tendril_thread_stacks __attribute__((tls_model("initial-exec")));
+extern TENDRIL_API __thread thread_stacks tendril_thread_stacks
+    __attribute__((tls_model("initial-exec")));
 
 /// Called on slow_top by __morestack: the next segment, `previous` being the one that is left, with room
 /// for `bytes`. `foreign`: for a callee that was not compiled for segments. Never null.
@@ -79,5 +83,9 @@ inline segment* segment_of(std::uintptr_t limit) noexcept {
 
 /// The caller's limit word.
 std::uintptr_t stack_limit() noexcept;
+
+/// Whether the caller runs on the native stack of its thread, where native_call has brought it: it is
+/// bound to the thread until it returns from there.
+bool on_native_stack() noexcept;
 
 }  // namespace tendril::platform

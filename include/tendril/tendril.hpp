@@ -9,6 +9,7 @@
 #include <tendril/condition_variable.hpp>
 #include <tendril/config.hpp>
 #include <tendril/error.hpp>
+#include <tendril/ffi.hpp>
 #include <tendril/fiber.hpp>
 #include <tendril/future.hpp>
 #include <tendril/io.hpp>
