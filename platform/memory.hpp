@@ -41,6 +41,10 @@ bool guards_supported() noexcept;
 /// given back. False when unsupported or the system refuses.
 bool install_guard(void* low, std::size_t bytes) noexcept;
 
+/// install_guard for one page at each address, by a single call where the system has one for that.
+/// Returns how many of the first are guarded.
+unsigned install_guards(std::byte* const* pages, unsigned count) noexcept;
+
 /// Makes the range fault by splitting its mapping in up to three. False when the system refuses,
 /// which it does at max_map_count().
 bool protect_none(void* low, std::size_t bytes) noexcept;
@@ -58,7 +62,7 @@ bool is_resident(const void* address) noexcept;
 /// after them. (0, 0) ends it.
 void fail_reservations(std::size_t succeed, std::size_t fail) noexcept;
 
-/// For tests: install_guard and protect_none fail until it is called with false.
+/// For tests: install_guard, install_guards and protect_none fail until it is called with false.
 void fail_guards(bool fail) noexcept;
 
 }  // namespace tendril::platform

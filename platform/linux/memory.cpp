@@ -6,8 +6,12 @@
 #include <fcntl.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -19,6 +23,11 @@
 #endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102  // Linux 6.13
+#endif
+// From linux/pidfd.h. Not a descriptor of our own: it need not be kept, and after a fork it does not
+// name the parent.
+#ifndef PIDFD_SELF_THREAD_GROUP
+#define PIDFD_SELF_THREAD_GROUP (-10001)  // Linux 6.15
 #endif
 
 namespace tendril::platform {
@@ -108,6 +117,32 @@ bool guards_supported() noexcept {
 bool install_guard(void* low, std::size_t bytes) noexcept {
   if (guards_fail.load(std::memory_order_relaxed)) return false;
   return guards_supported() && advise(low, bytes, MADV_GUARD_INSTALL);
+}
+
+unsigned install_guards(std::byte* const* pages, unsigned count) noexcept {
+  const std::size_t page = page_size();
+  unsigned done = 0;
+#ifdef SYS_process_madvise
+  // EBADF before Linux 6.15; EPERM or ENOSYS in a sandbox. Whoever refuses once is not asked again.
+  static std::atomic<bool> refused{false};
+  constexpr unsigned most = 64;
+  while (count - done > 1 && guards_supported() && !guards_fail.load(std::memory_order_relaxed) &&
+         !refused.load(std::memory_order_relaxed)) {
+    std::array<iovec, most> ranges;
+    const unsigned n = std::min(count - done, most);
+    for (unsigned i = 0; i != n; ++i) ranges[i] = {pages[done + i], page};
+    const long advised = ::syscall(SYS_process_madvise, PIDFD_SELF_THREAD_GROUP, ranges.data(),
+                                   std::size_t{n}, MADV_GUARD_INSTALL, 0U);
+    if (advised < 0) {
+      if (errno != EAGAIN && errno != EINTR) refused.store(true, std::memory_order_relaxed);
+      break;
+    }
+    done += static_cast<unsigned>(static_cast<std::size_t>(advised) / page);
+    if (static_cast<std::size_t>(advised) != n * page) break;
+  }
+#endif
+  while (done != count && install_guard(pages[done], page)) ++done;
+  return done;
 }
 
 bool protect_none(void* low, std::size_t bytes) noexcept {

@@ -72,6 +72,7 @@ scheduler::~scheduler() {
   for (auto& w : workers_) w->wake();
   for (auto& w : workers_) w->join();
   unregister_scheduler(*this);
+  stack_source_.close();
 }
 
 // ---- Work from outside -----------------------------------------------------------------------

@@ -121,6 +121,13 @@ stack_guard install_slice_guard(std::byte* page, stack_guard mode) noexcept {
   return stack_guard::canary;
 }
 
+void install_slice_guards(std::byte* const* pages, unsigned count, stack_guard mode,
+                          stack_guard* got) noexcept {
+  const unsigned done = mode == stack_guard::madvise ? platform::install_guards(pages, count) : 0;
+  std::fill_n(got, done, stack_guard::madvise);
+  for (unsigned i = done; i != count; ++i) got[i] = install_slice_guard(pages[i], mode);
+}
+
 void forget_mprotect_guards(std::size_t count) noexcept {
   if (count != 0) budget.give_back(count);
 }

@@ -3,7 +3,7 @@
 // The guard at the bottom of a slice: which mode is used, and setting one up.
 //
 //   madvise    the page-table entries of the page are marked; the arena stays one mapping, so any
-//              number of stacks is guarded. 446 ns. Linux 6.13.
+//              number of stacks is guarded. 0.6 us, 0.5 in a batch (Linux 6.15). Linux 6.13.
 //   mprotect   the page becomes a mapping of its own: two more mappings a stack. The process may have
 //              vm.max_map_count (65,530) of them, and whoever asks for the last one (malloc, dlopen,
 //              thread creation) fails, so we stop at 3/4 of it.
@@ -37,6 +37,10 @@ std::string_view to_string(stack_guard) noexcept;
 /// Guards one page, or as much of that as the system allows: `mode` or what follows it in the list.
 /// The first canary that nobody asked for prints a warning, once a process.
 stack_guard install_slice_guard(std::byte* page, stack_guard mode) noexcept;
+
+/// The same for several; fills `got`.
+void install_slice_guards(std::byte* const* pages, unsigned count, stack_guard mode,
+                          stack_guard* got) noexcept;
 
 /// Tells that `count` guards of kind mprotect went away with their arena.
 void forget_mprotect_guards(std::size_t count) noexcept;

@@ -29,6 +29,10 @@ stack_cache::stack_cache(stack_source& source, std::size_t watermark) noexcept
 }
 
 stack_cache::~stack_cache() {
+  if (source_.closed()) {
+    source_.detach(*this);
+    return;
+  }
   trim();
   for (unsigned c = 0; c < size_class_count; ++c) {
     lane& l = lanes_[c];

@@ -42,7 +42,7 @@ class stack_cache {
   static constexpr std::size_t default_watermark = std::size_t{8} << 30;
 
   explicit stack_cache(stack_source& source, std::size_t watermark = default_watermark) noexcept;
-  /// Gives everything back.
+  /// Gives everything back, unless the source is closed.
   ~stack_cache();
   stack_cache(const stack_cache&) = delete;
   stack_cache& operator=(const stack_cache&) = delete;

@@ -65,6 +65,11 @@ class stack_source {
   /// Takes slices back, and from touched ones their memory. Sorts `bases`.
   void give(unsigned size_class, std::byte** bases, unsigned count, memory state) noexcept;
 
+  /// No slice is in use, and none will be: caches that end from now on leave theirs where they are, since
+  /// the arenas will be unmapped whole.
+  void close() noexcept { closed_.store(true, std::memory_order_relaxed); }
+  bool closed() const noexcept { return closed_.load(std::memory_order_relaxed); }
+
   /// Whether any slice has nothing but a canary. Relaxed: who holds such a slice got it after the
   /// counter was raised.
   bool has_canaries() const noexcept { return canaries_.load(std::memory_order_relaxed) != 0; }
@@ -96,7 +101,7 @@ class stack_source {
   arena* make_arena_locked(size_class_state& state, unsigned size_class) noexcept;
   static arena* map_arena(unsigned size_class, std::size_t bytes) noexcept;
   void destroy_arena(arena* a) noexcept;
-  void guard_slice(arena* a, std::byte* base) noexcept;
+  void guard_slices(arena** of, std::byte** bases, unsigned count) noexcept;
 
   void attach(stack_cache& cache) noexcept;
   void detach(stack_cache& cache) noexcept;
@@ -105,6 +110,7 @@ class stack_source {
   std::size_t largest_arena_bytes_;
   std::atomic<std::size_t> canaries_{0};
   std::atomic<std::size_t> trimmed_{0};
+  std::atomic<bool> closed_{false};
   std::array<size_class_state, size_class_count> classes_;
 
   mutable std::mutex caches_mutex_;

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 using namespace tendril;
 
@@ -82,6 +83,23 @@ TEST_SUITE("memory") {
     CHECK(!dies_writing(r.low + 5 * page));
     platform::discard_memory(r.low, r.bytes);
     CHECK(dies_writing(r.low + 4 * page));
+  }
+
+  TEST_CASE("many guards at once are those asked for, and no others") {
+    if (!platform::guards_supported()) return;
+    constexpr unsigned count = 200;  // more than one system call takes
+    const std::size_t page = platform::page_size();
+    const reservation r(2 * count * page);
+    std::vector<std::byte*> pages;
+    for (unsigned i = 0; i != count; ++i) pages.push_back(r.low + 2 * i * page);
+    REQUIRE(platform::install_guards(pages.data(), count) == count);
+    for (const unsigned i : {0U, 1U, 63U, 64U, 199U}) {
+      CHECK(dies_writing(pages[i]));
+      CHECK(!dies_writing(pages[i] + page));
+    }
+    platform::fail_guards(true);
+    CHECK(platform::install_guards(pages.data(), count) == 0);
+    platform::fail_guards(false);
   }
 
   TEST_CASE("a protected page faults and splits its mapping") {

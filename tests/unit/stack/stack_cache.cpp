@@ -190,6 +190,19 @@ TEST_SUITE("stack_cache") {
     release_all(cache, k64, again);
   }
 
+  TEST_CASE("a cache of a closed source ends without giving memory back") {
+    stack_source source;
+    {
+      stack_cache cache(source);
+      const stack_slice used = cache.acquire(k64);
+      used.high[-1] = std::byte{1};
+      cache.release(used, k64);
+      source.close();
+    }
+    CHECK(source.stats().trimmed == 0);
+    CHECK(source.stats().warm == 0);
+  }
+
   TEST_CASE("a slice may be released into another cache than it came from") {
     stack_source source;
     stack_cache one(source);
