@@ -132,7 +132,7 @@ void run(context& ctx) {
     });
   };
   for (const std::string& stack : stack_variants())
-    measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, "500");
+    measure("fiber/" + stack, fiber_arguments(stack), "500");
   measure("thread", {{"impl", "thread"}}, "8,000");
   out.print();
 }

@@ -141,7 +141,7 @@ void run(context& ctx) {
       "of %d processes\n",
       fibers, fresh, runs);
   for (const std::string& stack : stack_variants())
-    measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, fibers, fresh, "600", "3,000");
+    measure("fiber/" + stack, fiber_arguments(stack), fibers, fresh, "600", "3,000");
   measure("thread", {{"impl", "thread"}}, 20'000, 5'000, "-", "-");
   out.print();
 }

@@ -251,7 +251,7 @@ void run(context& ctx) {
     measure("thread", {{"impl", "thread"}}, depth, 2, depth == 0 ? "57" : "-");
   for (const std::string& stack : stack_variants())
     for (const int depth : {0, 10, 100}) {
-      const arguments fiber{{"impl", "fiber"}, {"stack", stack}};
+      const arguments fiber = fiber_arguments(stack);
       arguments apart = fiber;
       apart.set("apart", "1");
       arguments single = fiber;

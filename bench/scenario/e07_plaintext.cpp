@@ -140,11 +140,10 @@ std::size_t quiet_cycles(const server_under_test& s) {
 std::unique_ptr<server_under_test> start_server(const std::string& variant, int core,
                                                 const configuration& c) {
   // "fiber/reserved" is implementation and stack; "callbacks#2" a second instance.
-  arguments args;
-  const std::string implementation = variant.substr(0, variant.find_first_of("/#"));
-  args.set("impl", implementation);
-  if (const auto slash = variant.find('/'); slash != std::string::npos)
-    args.set("stack", variant.substr(slash + 1));
+  const auto slash = variant.find('/');
+  const arguments args = slash != std::string::npos
+                             ? fiber_arguments(variant.substr(slash + 1))
+                             : arguments{{"impl", variant.substr(0, variant.find('#'))}};
   auto process = child_process::start("serve-plaintext", args, core);
   const auto port = static_cast<std::uint16_t>(std::stoul(process.expect("port")));
   auto load = std::make_unique<load_target>(variant, port, c.connections, c.pipeline);

@@ -131,7 +131,7 @@ void run(context& ctx) {
       "  bytes each: resident memory, as peers are measured; page tables are listed apart\n");
   for (const std::string& stack : stack_variants())
     for (const size n : {size{10'000, "10k"}, size{100'000, "100k"}, size{1'000'000, "1m"}})
-      measure("fiber/" + stack, {{"impl", "fiber"}, {"stack", stack}}, n, "-");
+      measure("fiber/" + stack, fiber_arguments(stack), n, "-");
   measure("thread", {{"impl", "thread"}}, {10'000, "10k"}, "10,000 + 16,384 kernel stack");
   out.row({"published: async", "-", "-", "-", "-", "-", "-", "-", "about 100"});
   out.print();

@@ -10,6 +10,7 @@
 //
 // Exit status: 0 everything measured; 1 a variant or check failed; 2 the command line is wrong.
 
+#include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/process.hpp"
 #include "bench/support/role.hpp"
@@ -28,15 +29,6 @@ std::string joined(const std::vector<std::string>& words, const char* gap) {
   std::string text;
   for (const std::string& w : words) text += (text.empty() ? "" : gap) + w;
   return text;
-}
-
-int run_role_by_name(const bench::role& role, const std::vector<std::string>& words) try {
-  const bench::arguments args = bench::arguments::parse(words);
-  bench::role_output out(static_cast<int>(args.number("report-fd", 1)));
-  return role.run(args, out);
-} catch (const std::exception& e) {
-  std::fprintf(stderr, "%s: %s\n", std::string(role.name).c_str(), e.what());
-  return 1;
 }
 
 void list(const std::vector<bench::experiment>& all) {
@@ -87,7 +79,7 @@ void print_machine(const bench::machine& m) {
 int main(int argc, char** argv) {
   if (argc > 1)
     if (const bench::role* role = bench::find_role(argv[1]))
-      return run_role_by_name(*role, {argv + 2, argv + argc});
+      return bench::run_role_main(*role, {argv + 2, argv + argc});
 
   CLI::App app("Runs Tendril's experiments and the baselines beside them.", "tendril-experiments");
   std::vector<std::string> ids;
@@ -121,7 +113,13 @@ int main(int argc, char** argv) {
   bench::report report;
   report.where = bench::describe_machine();
   print_machine(report.where);
+  for (const bench::absent_stack& a : bench::absent_stacks()) {
+    const std::string variant = "fiber/" + a.stack;
+    std::printf("note:    no %s: %s\n", variant.c_str(), a.reason.c_str());
+    report.absent.push_back({variant, a.reason});
+  }
   bench::context context(report, full ? bench::run_mode::full : bench::run_mode::brief, self_check);
+  const auto start = std::chrono::steady_clock::now();
   for (const bench::experiment& e : picked) {
     std::printf("\n%s %s\n", e.id.c_str(), e.title.c_str());
     std::fflush(stdout);
@@ -131,6 +129,10 @@ int main(int argc, char** argv) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     std::printf("  (%s took %.1f s)\n", e.id.c_str(), took.count());
   }
+
+  const std::chrono::duration<double> all_took = std::chrono::steady_clock::now() - start;
+  std::printf("\n%zu experiments took %.0f s%s\n", picked.size(), all_took.count(),
+              full ? "" : ", of at most 180 s");
 
   if (!json_file.empty()) {
     try {

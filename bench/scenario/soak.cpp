@@ -31,12 +31,9 @@ void soak(context& ctx, const std::string& stack, table& out) {
   const double seconds = ctx.pick(6.0, 60.0);
   const auto& cores = usable_cores();
   want_descriptors(idle_connections + active_connections + 64);
-  child_process server =
-      child_process::start("serve-plaintext",
-                           {{"impl", "fiber"},
-                            {"stack", stack},
-                            {"connections", std::to_string(idle_connections + active_connections)}},
-                           cores.front());
+  arguments args = fiber_arguments(stack);
+  args.set("connections", std::to_string(idle_connections + active_connections));
+  child_process server = child_process::start("serve-plaintext", args, cores.front());
   const auto port = static_cast<std::uint16_t>(std::stoul(server.expect("port")));
   load_target idle("idle", port, idle_connections, 1);  // one request each proves that it is served
   load_target active("active", port, active_connections, 1);

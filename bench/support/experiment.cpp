@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <utility>
 
 namespace bench {
 namespace {
@@ -43,8 +44,9 @@ registration::registration(experiment e) { registered().push_back(std::move(e));
 
 std::vector<experiment> experiments() {
   std::vector<experiment> all = registered();
-  std::sort(all.begin(), all.end(),
-            [](const experiment& a, const experiment& b) { return number_of(a) < number_of(b); });
+  std::sort(all.begin(), all.end(), [](const experiment& a, const experiment& b) {
+    return std::pair(number_of(a), a.id) < std::pair(number_of(b), b.id);
+  });
   return all;
 }
 

@@ -36,6 +36,17 @@ cpu_set_t set_of(const std::vector<int>& cores) {
 /// async-signal-safe calls are allowed.
 cpu_set_t mask_for(int core) { return core == any_core ? set_of(usable_cores()) : set_of({core}); }
 
+/// This program, or the one beside it that "program" names.
+std::string program_for(const arguments& args) {
+  const std::string name = args.text("program", "");
+  if (name.empty()) return "/proc/self/exe";
+  const std::filesystem::path path =
+      std::filesystem::read_symlink("/proc/self/exe").replace_filename(name);
+  if (::access(path.c_str(), X_OK) != 0)
+    throw std::system_error(errno, std::generic_category(), "cannot run " + path.string());
+  return path.string();
+}
+
 void make_pipe(unique_fd& reader, unique_fd& writer) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) throw_errno("pipe2");
@@ -84,7 +95,8 @@ child_process child_process::start(const std::string& role_name, const arguments
   unique_fd writer;
   make_pipe(child.reports_, writer);
 
-  std::vector<std::string> words{"tendril-experiments", role_name};
+  const std::string program = program_for(args);
+  std::vector<std::string> words{program, role_name};
   for (std::string& w : args.words()) words.push_back(std::move(w));
   words.insert(words.end(), {"--report-fd", std::to_string(writer.get())});
   const std::vector<char*> argv = c_strings(words);
@@ -98,7 +110,7 @@ child_process child_process::start(const std::string& role_name, const arguments
     if (::getppid() != parent) ::_exit(126);  // the parent died before prctl took effect
     ::sched_setaffinity(0, sizeof mask, &mask);
     ::fcntl(writer.get(), F_SETFD, 0);
-    ::execv("/proc/self/exe", argv.data());
+    ::execv(program.c_str(), argv.data());
     ::_exit(127);
   }
   if (const int error = ::clock_getcpuclockid(child.pid_, &child.cpu_clock_); error != 0)

@@ -115,8 +115,14 @@ void write_json(const report& all, const std::string& path) {
   for (const failure& f : all.failures)
     failures.push_back(
         {{"experiment", f.experiment}, {"variant", f.variant}, {"reason", f.reason}});
-  const ordered_json document = {
-      {"schema", 1}, {"machine", json_of(all.where)}, {"results", results}, {"failures", failures}};
+  ordered_json absent = ordered_json::array();
+  for (const absence& a : all.absent)
+    absent.push_back({{"variant", a.variant}, {"reason", a.reason}});
+  const ordered_json document = {{"schema", 1},
+                                 {"machine", json_of(all.where)},
+                                 {"results", results},
+                                 {"failures", failures},
+                                 {"absent", absent}};
 
   const std::string partial = path + ".partial";
   errno = 0;

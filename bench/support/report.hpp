@@ -6,11 +6,12 @@
 //    "machine": {"cpu": ..., "cores": 2, "kernel": ..., "compiler": ..., "commit": ..., "date": ...},
 //    "results": [{"experiment": "E7", "variant": "fiber/reserved", "metric": "ratio_to_callbacks",
 //                 "value": 1.01, "unit": "ratio", "params": {"connections": 64}}, ...],
-//    "failures": [{"experiment": ..., "variant": ..., "reason": ...}]}
+//    "failures": [{"experiment": ..., "variant": ..., "reason": ...}],
+//    "absent": [{"variant": "fiber/segmented", "reason": ...}]}
 //
 // A figure is worth as much as the conditions it names, so params are part of every result and the
 // machine is described by what the kernel says, not by the user. A variant that could not be measured
-// is listed under failures: absence must not look like success.
+// is listed under failures, one that this build cannot have under absent: neither must look like success.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,12 @@ struct failure {
   std::string reason;
 };
 
+/// Variants that this build does not have, in whatever experiment.
+struct absence {
+  std::string variant;
+  std::string reason;
+};
+
 struct machine {
   std::string cpu;
   unsigned cores = 0;
@@ -74,6 +81,7 @@ struct report {
   machine where;
   std::vector<result> results;
   std::vector<failure> failures;
+  std::vector<absence> absent;
 };
 
 /// Writes to a temporary beside `path` and renames it, so that a reader sees all or nothing.

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <exception>
 #include <stdexcept>
 #include <system_error>
 
@@ -88,6 +89,15 @@ const role* find_role(std::string_view name) {
   for (const role& r : roles())
     if (r.name == name) return &r;
   return nullptr;
+}
+
+int run_role_main(const role& r, const std::vector<std::string>& words) try {
+  const arguments args = arguments::parse(words);
+  role_output out(static_cast<int>(args.number("report-fd", 1)));
+  return r.run(args, out);
+} catch (const std::exception& e) {
+  std::fprintf(stderr, "%s: %s\n", std::string(r.name).c_str(), e.what());
+  return 1;
 }
 
 }  // namespace bench

@@ -61,4 +61,8 @@ struct role_registration {
 /// nullptr when there is none of that name.
 const role* find_role(std::string_view name);
 
+/// The rest of a program's main() once its first word has named a role: runs it with the words after
+/// that; what it throws is printed, and ends in status 1.
+int run_role_main(const role& r, const std::vector<std::string>& words);
+
 }  // namespace bench

@@ -22,6 +22,11 @@ enum class stack_kind : std::uint8_t {
   tasklet,
 };
 
+/// Whether fibers of this build of the library can have that kind of stack.
+constexpr bool stack_kind_available(stack_kind kind) noexcept {
+  return kind == stack_kind::reserved;
+}
+
 /// Frames are several times larger under AddressSanitizer and ThreadSanitizer.
 inline constexpr std::size_t default_stack_bytes =
     (TENDRIL_ASAN || TENDRIL_TSAN) ? std::size_t{256} << 10 : std::size_t{64} << 10;
