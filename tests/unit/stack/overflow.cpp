@@ -287,8 +287,8 @@ TEST_SUITE("segment_overflow") {
   }
 
   TEST_CASE("a stray write to the guard of a segment is not called an overflow") {
-    enum { no_segment, native, another, on_another_stack };
-    for (const int how : {no_segment, native, another, on_another_stack}) {
+    enum { no_segment, own_but_left, native, another, on_another_stack };
+    for (const int how : {no_segment, own_but_left, native, another, on_another_stack}) {
       const auto result = test::run_forked([how] {
         expect_handler();
         small_segment_source source({.guard = stack_guard::mprotect});
@@ -297,6 +297,10 @@ TEST_SUITE("segment_overflow") {
         std::byte* other = base;
         while (slab_of(other) == slab_of(base)) other = cache.acquire();
         if (how == native) limit_now = (limit_word(base, 11) & ~std::uintptr_t{31}) | 31;
+        if (how == own_but_left)  // the fiber has gone on to a larger one
+          set_describe_stack(+[](const stack_slice&, fiber_description& out) noexcept {
+            out.use = stack_use::current;
+          });
         if (how == another) limit_now = limit_word(other, 11);
         if (how == on_another_stack) limit_now = limit_word(base, 11);
         write_to(base - 8);

@@ -143,6 +143,13 @@ TEST_SUITE("small_segments") {
     const segments more = take_many(source, 1);
     CHECK(source.stats().slabs == 3);
     give_all(source, more);
+
+    // What one slab has not, the next one that is partly used has.
+    segments of_both{all[0], all[1], all[40], all[41], all[42]};
+    give_all(source, of_both);
+    segments got = take_many(source, 5);
+    std::sort(got.begin(), got.end());
+    CHECK(got == of_both);
     give_all(source, all);
   }
 
@@ -197,7 +204,9 @@ TEST_SUITE("small_segments") {
   TEST_CASE("an idle worker gives its segments back in portions, down to a rest") {
     small_segment_source source;
     small_segment_cache cache(source, 16 * MiB);
-    const segments all = acquire_many(cache, 8000);
+    segments all = acquire_many(cache, 8001);
+    std::byte* const last = all.back();
+    all.pop_back();
     CHECK(!cache.worth_trimming());
     release_all(cache, all);
     const std::size_t before = source.stats().warm;
@@ -210,6 +219,8 @@ TEST_SUITE("small_segments") {
     CHECK(source.stats().warm == 8192 / 64);
     cache.trim_portion();
     CHECK(source.stats().warm == 8192 / 64);
+    cache.release(last);
+    CHECK(cache.worth_trimming());
     cache.trim();
     CHECK(source.stats().warm == 0);
     CHECK(resident_bytes(all) == 0);
