@@ -48,7 +48,11 @@ struct five_longs {
 struct with_long_double {
   long double a;
 };
-struct alignas(64) aligned {
+struct alignas(16) aligned {
+  int a;
+};
+/// A result only: compilers disagree about such arguments.
+struct alignas(64) over_aligned {
   int a;
 };
 struct empty {};
@@ -174,6 +178,13 @@ template <>
 struct value<aligned> {
   static aligned make(std::uint64_t seed) { return {value<int>::make(seed)}; }
   static std::uint64_t digest(const aligned& v) {
+    return mix(value<int>::digest(v.a), reinterpret_cast<std::uintptr_t>(&v) % 16);
+  }
+};
+template <>
+struct value<over_aligned> {
+  static over_aligned make(std::uint64_t seed) { return {value<int>::make(seed)}; }
+  static std::uint64_t digest(const over_aligned& v) {
     return mix(value<int>::digest(v.a), reinterpret_cast<std::uintptr_t>(&v) % 64);
   }
 };
@@ -343,6 +354,7 @@ TEST_SUITE("ffi.signatures") {
     SIGNATURE(five_longs, five_longs, int, five_longs);
     SIGNATURE(with_long_double, with_long_double, long double);
     SIGNATURE(aligned, aligned, char, aligned);
+    SIGNATURE(over_aligned, int, const over_aligned&);
     SIGNATURE(packed, packed, char, packed);
     SIGNATURE(std::string, std::string, int, std::string);
     SIGNATURE(movable, movable, long, movable);
