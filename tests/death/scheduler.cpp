@@ -6,14 +6,18 @@
 
 #include <tendril/detail/waiting.hpp>
 #include <tendril/fiber.hpp>
+#include <tendril/io.hpp>
 #include <tendril/runtime.hpp>
 
 #include <doctest/doctest.h>
+
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -25,6 +29,7 @@ namespace {
 using namespace std::chrono_literals;
 using namespace tendril;
 using test::child_result;
+using test::overheard_stderr;
 using test::run_forked;
 
 /// Parks for good.
@@ -140,6 +145,7 @@ TEST_SUITE("deadlock") {
 
   TEST_CASE("report: says it once and goes on; a thread outside may still wake the fiber") {
     const child_result r = run_forked([] {
+      overheard_stderr said;
       runtime rt({.workers = 1, .deadlock_grace = 20ms});
       std::atomic<detail::waiter*> who{nullptr};
       std::atomic<bool> done{false};
@@ -150,7 +156,8 @@ TEST_SUITE("deadlock") {
             &done, {.reason = "a thread"});
         std::fprintf(stderr, "woken\n");
       });
-      rt.drain_for(400ms);  // long enough for a second report, if there were one
+      said.wait_for("nothing inside this runtime");
+      rt.drain_for(200ms);  // long enough for a second report, if there were one
       done = true;
       detail::unpark(who);
       rt.drain();
@@ -176,6 +183,77 @@ TEST_SUITE("deadlock") {
     CAPTURE(r.error_output);
     CHECK(r.exit_code == 0);
     CHECK_FALSE(r.says("nothing inside"));
+  }
+
+  TEST_CASE("is not reported while the system may still wake somebody") {
+    // Each waits without a deadline, ten times the grace and more, and has nobody inside to wake it.
+    struct pending {
+      const char* what;
+      void (*wait)(int fd, std::atomic<bool>& begun);
+      void (*end)(int fd);
+    };
+    const pending all[] = {
+        {"a read",
+         [](int fd, std::atomic<bool>& begun) {
+           begun = true;
+           char c = 0;
+           read_some(fd, buffer(&c, 1));
+         },
+         [](int fd) {
+           if (::write(fd, "x", 1) != 1) std::_Exit(3);
+         }},
+        {"readiness",
+         [](int fd, std::atomic<bool>& begun) {
+           begun = true;
+           wait_readable(fd);
+         },
+         [](int fd) {
+           if (::write(fd, "x", 1) != 1) std::_Exit(3);
+         }},
+        {"pool work",
+         [](int fd, std::atomic<bool>& begun) {
+           begun = true;
+           blocking([fd] {
+             char c = 0;
+             if (::read(fd, &c, 1) != 1) std::_Exit(3);
+           });
+         },
+         [](int fd) {
+           if (::write(fd, "x", 1) != 1) std::_Exit(3);
+         }},
+        {"a signal",
+         [](int, std::atomic<bool>& begun) {
+           signal_set set({SIGUSR1});
+           begun = true;
+           set.wait();
+         },
+         [](int) { ::kill(::getpid(), SIGUSR1); }},
+    };
+    for (const pending& one : all)
+      for (const unsigned workers : {1U, 2U}) {
+        CAPTURE(one.what);
+        CAPTURE(workers);
+        const child_result r = run_forked([&] {
+          int ends[2];
+          if (::pipe(ends) != 0) std::_Exit(4);
+          run({.workers = workers, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms},
+              [&] {
+                std::atomic<bool> begun{false};
+                std::thread outside;
+                fiber waiting([&] { one.wait(ends[0], begun); });
+                while (!begun) this_fiber::yield();
+                outside = std::thread([&] {
+                  std::this_thread::sleep_for(300ms);
+                  one.end(ends[1]);
+                });
+                waiting.join();
+                outside.join();
+              });
+        });
+        CAPTURE(r.error_output);
+        CHECK(r.exit_code == 0);
+        CHECK_FALSE(r.says("nothing inside"));
+      }
   }
 }
 

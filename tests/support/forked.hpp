@@ -61,4 +61,47 @@ child_result run_forked(Body&& body) {
   return result;
 }
 
+/// In such a child: what it has written to standard error so far; all of it is passed on in the end.
+class overheard_stderr {
+ public:
+  overheard_stderr() : outside_(::dup(STDERR_FILENO)) {
+    int ends[2];
+    if (outside_ < 0 || ::pipe(ends) != 0) std::abort();
+    ::dup2(ends[1], STDERR_FILENO);
+    ::close(ends[1]);
+    inside_ = ends[0];
+  }
+  ~overheard_stderr() {
+    std::fflush(stderr);
+    ::dup2(outside_, STDERR_FILENO);  // closes the pipe's last writing end
+    while (read_more()) {
+    }
+    ::close(inside_);
+    ::close(outside_);
+  }
+  overheard_stderr(const overheard_stderr&) = delete;
+  overheard_stderr& operator=(const overheard_stderr&) = delete;
+
+  /// Blocks the thread until somebody has said it.
+  void wait_for(const char* text) {
+    while (heard_.find(text) == std::string::npos && read_more()) {
+    }
+  }
+
+ private:
+  bool read_more() {
+    char text[1024];
+    ssize_t n;
+    do n = ::read(inside_, text, sizeof text);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0) return false;
+    heard_.append(text, static_cast<std::size_t>(n));
+    return ::write(outside_, text, static_cast<std::size_t>(n)) == n;
+  }
+
+  int outside_;
+  int inside_ = -1;
+  std::string heard_;
+};
+
 }  // namespace tendril::test
