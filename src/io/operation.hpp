@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <string>
 #include <system_error>
+#include <type_traits>
 
 #include <tendril/fiber.hpp>
 
@@ -127,6 +128,20 @@ class operation {
 inline void require_on_socket(std::error_code ec, const char* operation, descriptor_ref ref) {
   if (ec) [[unlikely]]
     throw_on_socket(ec, operation, ref);
+}
+
+/// The throwing form of an operation on a socket: calls f(std::error_code&), returns what it returns.
+template <class F>
+auto or_throw(const char* operation, const descriptor_ref& ref, F&& f) {
+  std::error_code ec;
+  if constexpr (std::is_void_v<decltype(f(ec))>) {
+    f(ec);
+    require_on_socket(ec, operation, ref);
+  } else {
+    auto result = f(ec);
+    require_on_socket(ec, operation, ref);
+    return result;
+  }
 }
 
 }  // namespace tendril::detail

@@ -56,10 +56,8 @@ std::size_t stream_socket::read_some(mutable_buffer to, std::error_code& ec) {
 }
 
 std::size_t stream_socket::read_some(mutable_buffer to) {
-  std::error_code ec;
-  const std::size_t n = read_some(to, ec);
-  detail::require_on_socket(ec, "read_some", ref_);
-  return n;
+  return detail::or_throw("read_some", ref_,
+                          [&](std::error_code& ec) { return read_some(to, ec); });
 }
 
 std::size_t stream_socket::read_exactly(mutable_buffer to, std::error_code& ec) {
@@ -75,10 +73,8 @@ std::size_t stream_socket::read_exactly(mutable_buffer to, std::error_code& ec) 
 }
 
 std::size_t stream_socket::read_exactly(mutable_buffer to) {
-  std::error_code ec;
-  const std::size_t n = read_exactly(to, ec);
-  detail::require_on_socket(ec, "read_exactly", ref_);
-  return n;
+  return detail::or_throw("read_exactly", ref_,
+                          [&](std::error_code& ec) { return read_exactly(to, ec); });
 }
 
 // ---- writing
@@ -91,10 +87,8 @@ std::size_t stream_socket::write_some(const_buffer from, std::error_code& ec) {
 }
 
 std::size_t stream_socket::write_some(const_buffer from) {
-  std::error_code ec;
-  const std::size_t n = write_some(from, ec);
-  detail::require_on_socket(ec, "write_some", ref_);
-  return n;
+  return detail::or_throw("write_some", ref_,
+                          [&](std::error_code& ec) { return write_some(from, ec); });
 }
 
 std::size_t stream_socket::write_all(const_buffer from, std::error_code& ec) {
@@ -110,10 +104,8 @@ std::size_t stream_socket::write_all(const_buffer from, std::error_code& ec) {
 }
 
 std::size_t stream_socket::write_all(const_buffer from) {
-  std::error_code ec;
-  const std::size_t n = write_all(from, ec);
-  detail::require_on_socket(ec, "write_all", ref_);
-  return n;
+  return detail::or_throw("write_all", ref_,
+                          [&](std::error_code& ec) { return write_all(from, ec); });
 }
 
 std::size_t stream_socket::write_all(std::span<const const_buffer> from, std::error_code& ec) {
@@ -139,10 +131,8 @@ std::size_t stream_socket::write_all(std::span<const const_buffer> from, std::er
 }
 
 std::size_t stream_socket::write_all(std::span<const const_buffer> from) {
-  std::error_code ec;
-  const std::size_t n = write_all(from, ec);
-  detail::require_on_socket(ec, "write_all", ref_);
-  return n;
+  return detail::or_throw("write_all", ref_,
+                          [&](std::error_code& ec) { return write_all(from, ec); });
 }
 
 // ---- shutdown
@@ -165,9 +155,7 @@ std::size_t stream_socket::write_all(std::span<const const_buffer> from) {
 }
 
 void stream_socket::shutdown(shutdown_mode mode) {
-  std::error_code ec;
-  shutdown(mode, ec);
-  detail::require_on_socket(ec, "shutdown", ref_);
+  detail::or_throw("shutdown", ref_, [&](std::error_code& ec) { shutdown(mode, ec); });
 }
 
 }  // namespace tendril::net

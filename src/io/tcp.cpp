@@ -74,19 +74,15 @@ endpoint tcp_stream::local_endpoint(std::error_code& ec) const noexcept {
   return detail::endpoint_of(ref_, detail::socket_end::local, ec);
 }
 endpoint tcp_stream::local_endpoint() const {
-  std::error_code ec;
-  const endpoint e = local_endpoint(ec);
-  detail::require_on_socket(ec, "local_endpoint", ref_);
-  return e;
+  return detail::or_throw("local_endpoint", ref_,
+                          [&](std::error_code& ec) { return local_endpoint(ec); });
 }
 endpoint tcp_stream::remote_endpoint(std::error_code& ec) const noexcept {
   return detail::endpoint_of(ref_, detail::socket_end::remote, ec);
 }
 endpoint tcp_stream::remote_endpoint() const {
-  std::error_code ec;
-  const endpoint e = remote_endpoint(ec);
-  detail::require_on_socket(ec, "remote_endpoint", ref_);
-  return e;
+  return detail::or_throw("remote_endpoint", ref_,
+                          [&](std::error_code& ec) { return remote_endpoint(ec); });
 }
 
 void tcp_stream::set_no_delay(bool on) {
@@ -154,26 +150,20 @@ tcp_stream tcp_listener::accept(endpoint& peer, std::error_code& ec) {
   return accept_one(&peer, ec);
 }
 tcp_stream tcp_listener::accept() {
-  std::error_code ec;
-  tcp_stream stream = accept_one(nullptr, ec);
-  detail::require_on_socket(ec, "accept", ref_);
-  return stream;
+  return detail::or_throw("accept", ref_,
+                          [&](std::error_code& ec) { return accept_one(nullptr, ec); });
 }
 tcp_stream tcp_listener::accept(endpoint& peer) {
-  std::error_code ec;
-  tcp_stream stream = accept_one(&peer, ec);
-  detail::require_on_socket(ec, "accept", ref_);
-  return stream;
+  return detail::or_throw("accept", ref_,
+                          [&](std::error_code& ec) { return accept_one(&peer, ec); });
 }
 
 endpoint tcp_listener::local_endpoint(std::error_code& ec) const noexcept {
   return detail::endpoint_of(ref_, detail::socket_end::local, ec);
 }
 endpoint tcp_listener::local_endpoint() const {
-  std::error_code ec;
-  const endpoint e = local_endpoint(ec);
-  detail::require_on_socket(ec, "local_endpoint", ref_);
-  return e;
+  return detail::or_throw("local_endpoint", ref_,
+                          [&](std::error_code& ec) { return local_endpoint(ec); });
 }
 
 std::uint64_t tcp_listener::exhausted_count() const noexcept {

@@ -66,10 +66,7 @@ std::size_t udp_socket::send(const_buffer datagram, std::error_code& ec) {
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 std::size_t udp_socket::send(const_buffer datagram) {
-  std::error_code ec;
-  const std::size_t n = send(datagram, ec);
-  detail::require_on_socket(ec, "send", ref_);
-  return n;
+  return detail::or_throw("send", ref_, [&](std::error_code& ec) { return send(datagram, ec); });
 }
 
 std::size_t udp_socket::receive_from(mutable_buffer datagram, endpoint& peer, std::error_code& ec) {
@@ -86,10 +83,8 @@ std::size_t udp_socket::receive_from(mutable_buffer datagram, endpoint& peer, st
   return static_cast<std::size_t>(n);
 }
 std::size_t udp_socket::receive_from(mutable_buffer datagram, endpoint& peer) {
-  std::error_code ec;
-  const std::size_t n = receive_from(datagram, peer, ec);
-  detail::require_on_socket(ec, "receive_from", ref_);
-  return n;
+  return detail::or_throw("receive_from", ref_,
+                          [&](std::error_code& ec) { return receive_from(datagram, peer, ec); });
 }
 
 std::size_t udp_socket::receive(mutable_buffer datagram, std::error_code& ec) {
@@ -100,17 +95,14 @@ std::size_t udp_socket::receive(mutable_buffer datagram, std::error_code& ec) {
   return n > 0 ? static_cast<std::size_t>(n) : 0;
 }
 std::size_t udp_socket::receive(mutable_buffer datagram) {
-  std::error_code ec;
-  const std::size_t n = receive(datagram, ec);
-  detail::require_on_socket(ec, "receive", ref_);
-  return n;
+  return detail::or_throw("receive", ref_,
+                          [&](std::error_code& ec) { return receive(datagram, ec); });
 }
 
 endpoint udp_socket::local_endpoint() const {
-  std::error_code ec;
-  const endpoint e = detail::endpoint_of(ref_, detail::socket_end::local, ec);
-  detail::require_on_socket(ec, "local_endpoint", ref_);
-  return e;
+  return detail::or_throw("local_endpoint", ref_, [&](std::error_code& ec) {
+    return detail::endpoint_of(ref_, detail::socket_end::local, ec);
+  });
 }
 
 }  // namespace tendril::net

@@ -101,10 +101,7 @@ unix_stream unix_listener::accept(std::error_code& ec) {
 }
 
 unix_stream unix_listener::accept() {
-  std::error_code ec;
-  unix_stream stream = accept(ec);
-  detail::require_on_socket(ec, "accept", ref_);
-  return stream;
+  return detail::or_throw("accept", ref_, [&](std::error_code& ec) { return accept(ec); });
 }
 
 }  // namespace tendril::net

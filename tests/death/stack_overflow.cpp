@@ -4,6 +4,7 @@
 // runtime, on its own worker threads and switches. What the report's parts are is tested, with every
 // guard mode and chained handlers, in unit/stack/overflow.cpp.
 #include "support/forked.hpp"
+#include "support/recursion.hpp"
 
 #include <tendril/fiber.hpp>
 #include <tendril/runtime.hpp>
@@ -23,23 +24,6 @@ using namespace tendril;
 
 namespace {
 
-volatile bool forever = true;
-volatile int sink = 0;
-
-#if defined(__clang__)
-__attribute__((noinline, disable_tail_calls))
-#else
-__attribute__((noinline, optimize("no-optimize-sibling-calls")))
-#endif
-int recurse(int depth) {
-  volatile char frame[200];
-  frame[0] = static_cast<char>(depth);
-  if (!forever) return depth;
-  const int below = recurse(depth + 1);
-  sink = below;
-  return below + frame[0];
-}
-
 /// Runs off a stack of so many bytes while other fibers go on around it.
 void overflow_in_fiber(std::size_t bytes, unsigned workers) {
   run({.workers = workers}, [bytes] {
@@ -53,7 +37,7 @@ void overflow_in_fiber(std::size_t bytes, unsigned workers) {
     options.stack.bytes = bytes;
     fiber f(options, [] {
       this_fiber::yield();
-      sink = recurse(0);
+      test::run_off_the_stack();
     });
     f.join();
   });

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // tendril::fiber against the interface of std::jthread, and the calling fiber's own affairs.
+#include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/error.hpp>
@@ -26,29 +27,10 @@ namespace {
 using tendril::errc;
 using tendril::fiber;
 using tendril::runtime;
+using tendril::test::error_of;
+using tendril::test::message_of;
 using tendril::test::with_workers;
 namespace this_fiber = tendril::this_fiber;
-
-/// The code of the system_error that f throws; no error when it throws none.
-template <class F>
-std::error_code error_of(F&& f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  }
-  return {};
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const std::exception& e) {
-    return e.what();
-  }
-  return {};
-}
 
 void wait_for(const std::atomic<bool>& flag) {
   while (!flag.load()) this_fiber::yield();

@@ -11,6 +11,7 @@
 #include "stack/stack_cache.hpp"
 #include "stack/stack_source.hpp"
 #include "support/forked.hpp"
+#include "support/recursion.hpp"
 
 #include <doctest/doctest.h>
 
@@ -42,25 +43,6 @@ void on_slice(const stack_slice& slice, void (*body)()) {
   makecontext(&there, body, 0);
   swapcontext(&back, &there);
 }
-
-volatile int sink = 0;
-volatile bool forever = true;
-
-#if defined(__clang__)
-__attribute__((noinline, disable_tail_calls))
-#else
-__attribute__((noinline, optimize("no-optimize-sibling-calls")))
-#endif
-int recurse(int depth) {
-  volatile char frame[200];
-  frame[0] = static_cast<char>(depth);
-  if (!forever) return depth;
-  const int below = recurse(depth + 1);
-  sink = below;
-  return below + frame[0];
-}
-
-void overflow() { sink = recurse(0); }
 
 void name_it(const stack_slice&, fiber_description& out) noexcept {
   out.name = "greedy";
@@ -119,7 +101,8 @@ void overflow_small(unsigned n, stack_guard mode) {
   std::fprintf(stderr, "segment [%p, %p)\n", static_cast<void*>(base),
                static_cast<void*>(base + small_segment_bytes));
   limit_now = limit_word(base, platform::smallest_segment_shift);
-  on_slice({base, base + small_segment_bytes - sizeof(platform::segment)}, &overflow);
+  on_slice({base, base + small_segment_bytes - sizeof(platform::segment)},
+           &test::run_off_the_stack);
 }
 
 /// The text between "segment " and the end of the first line.
@@ -143,7 +126,7 @@ TEST_SUITE("overflow") {
       if (mode == stack_guard::madvise && !platform::guards_supported()) continue;
       const auto result = test::run_forked([mode] {
         set_describe_stack(&name_it);
-        with_slice(&overflow, mode);
+        with_slice(&test::run_off_the_stack, mode);
       });
       CAPTURE(result.error_output);
       CHECK(result.signal == SIGSEGV);
@@ -156,8 +139,9 @@ TEST_SUITE("overflow") {
   }
 
   TEST_CASE("an overflow on another thread is reported there") {
-    const auto result = test::run_forked(
-        [] { std::thread([] { with_slice(&overflow, stack_guard::mprotect); }).join(); });
+    const auto result = test::run_forked([] {
+      std::thread([] { with_slice(&test::run_off_the_stack, stack_guard::mprotect); }).join();
+    });
     CHECK(result.signal == SIGSEGV);
     CHECK(result.says("tendril: stack overflow in an unknown fiber: address"));
   }
@@ -165,7 +149,7 @@ TEST_SUITE("overflow") {
   TEST_CASE("without a describer, and without a name, the message still stands") {
     const auto result = test::run_forked([] {
       set_describe_stack(+[](const stack_slice&, fiber_description& out) noexcept { out.id = 12; });
-      with_slice(&overflow, stack_guard::mprotect);
+      with_slice(&test::run_off_the_stack, stack_guard::mprotect);
     });
     CHECK(result.says("stack overflow in fiber (id 12): address"));
   }
@@ -177,7 +161,7 @@ TEST_SUITE("overflow") {
         out.name = name.c_str();
         out.id = 1;
       });
-      with_slice(&overflow, stack_guard::mprotect);
+      with_slice(&test::run_off_the_stack, stack_guard::mprotect);
     });
     CHECK(result.says(("'a?b" + std::string(61, 'x') + "' (id 1)").c_str()));
   }
@@ -255,7 +239,7 @@ TEST_SUITE("segment_overflow") {
         stack_cache cache(source);
         const stack_slice slice = cache.acquire(3);
         if (segmented) limit_now = limit_word(slice.low, 17);
-        on_slice(slice, &overflow);
+        on_slice(slice, &test::run_off_the_stack);
       });
     };
     const auto segmented = run(true);
@@ -279,7 +263,7 @@ TEST_SUITE("segment_overflow") {
       const std::size_t page = platform::page_size();
       need(base != nullptr && platform::protect_none(base, page));
       limit_now = limit_word(base + page, shift);
-      on_slice({base + page, base + 4 * page}, &overflow);
+      on_slice({base + page, base + 4 * page}, &test::run_off_the_stack);
     });
     CHECK(result.signal == SIGSEGV);
     CHECK(result.says(") of 16384 KiB, to address 0x"));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/allocations.hpp"
+#include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -18,6 +19,7 @@
 
 using namespace std::chrono_literals;
 using tendril::channel;
+using tendril::test::error_of;
 using tendril::test::on_everyone;
 using tendril::test::on_fibers;
 using tendril::test::with_workers;
@@ -43,16 +45,6 @@ struct fragile {
   }
   ~fragile() { --alive; }
 };
-
-template <class F>
-std::error_code error_of(F f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  }
-  return {};
-}
 
 const std::error_code closed = tendril::errc::channel_closed;
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -13,22 +14,9 @@
 #include <system_error>
 
 using namespace std::chrono_literals;
+using tendril::test::error_of;
 using tendril::test::on_fibers;
 using tendril::test::with_workers;
-
-namespace {
-
-template <class F>
-std::error_code error_of(F f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  }
-  return {};
-}
-
-}  // namespace
 
 TEST_SUITE("deadline_scope") {
   TEST_CASE("the earliest counts, the outer returns") {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/scope.hpp>
@@ -18,6 +19,7 @@ using tendril::on_default;
 using tendril::on_receive;
 using tendril::on_send;
 using tendril::on_timeout;
+using tendril::test::error_of;
 using tendril::test::on_everyone;
 using tendril::test::on_fibers;
 using tendril::test::with_workers;
@@ -25,16 +27,6 @@ using tendril::test::with_workers;
 namespace {
 
 constexpr auto ignore = [](auto&&...) {};
-
-template <class F>
-std::error_code error_of(F f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  }
-  return {};
-}
 
 }  // namespace
 
