@@ -6,9 +6,12 @@
 #   segmented.configure.*  the checks alone, with one bad setting each
 #   segmented.misuse.*     mistakes that only the package or the generated build shows
 #   segmented.install.*    a program on segmented stacks, by gcc and by clang
+#   segmented.abi.*        arguments and results across segments' edges, by gcc and by clang
 
 find_program(TENDRIL_GXX NAMES g++)
+find_program(TENDRIL_GCC NAMES gcc)
 find_program(TENDRIL_CLANGXX NAMES clang++-19 clang++)
+find_program(TENDRIL_CLANG NAMES clang-19 clang)
 
 # A message as it is matched: CMake breaks lines wherever there is a space.
 function(tendril_segmented_says test text)
@@ -96,41 +99,44 @@ function(tendril_test_package name project program compiler)
   add_test(NAME segmented.${name}
     COMMAND "${CMAKE_COMMAND}"
       -D "BUILD=${PROJECT_BINARY_DIR}"
-      -D "PROJECT=${CMAKE_CURRENT_LIST_DIR}/install/${project}"
+      -D "PROJECT=${CMAKE_CURRENT_LIST_DIR}/${project}"
       -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}/segmented.${name}"
       -D "PROGRAM=${program}"
       -D "OPTIONS=-DCMAKE_CXX_COMPILER=${compiler}|${options}"
       -P "${CMAKE_CURRENT_LIST_DIR}/install/use.cmake")
-  set_tests_properties(segmented.${name} PROPERTIES LABELS segmented TIMEOUT 300)
+  set_tests_properties(segmented.${name} PROPERTIES LABELS segmented TIMEOUT 900)
 endfunction()
 
 if(NOT TENDRIL_HAS_SEGMENTED)
-  tendril_test_package(install.absent segmented "" "${CMAKE_CXX_COMPILER}")
+  tendril_test_package(install.absent install/segmented "" "${CMAKE_CXX_COMPILER}")
   tendril_segmented_says(segmented.install.absent "this tendril was built without segmented stacks:")
 else()
   if(TENDRIL_GXX)
-    tendril_test_package(install.gcc segmented segmented_consumer "${TENDRIL_GXX}")
-    tendril_test_package(misuse.link_time_optimization misuse "" "${TENDRIL_GXX}"
+    tendril_test_package(install.gcc install/segmented segmented_consumer "${TENDRIL_GXX}")
+    tendril_test_package(abi.gcc abi test_abi "${TENDRIL_GXX}" "-DCMAKE_C_COMPILER=${TENDRIL_GCC}")
+    tendril_test_package(misuse.link_time_optimization install/misuse "" "${TENDRIL_GXX}"
       -DMISUSE=link_time_optimization)
     tendril_segmented_says(segmented.misuse.link_time_optimization
       "tendril::segmented_does_not_work_with_link_time_optimization_by_gcc")
   endif()
   if(TENDRIL_CLANGXX)
-    tendril_test_package(install.clang segmented segmented_consumer "${TENDRIL_CLANGXX}")
-    tendril_test_package(install.clang_lto segmented segmented_consumer "${TENDRIL_CLANGXX}"
+    tendril_test_package(install.clang install/segmented segmented_consumer "${TENDRIL_CLANGXX}")
+    tendril_test_package(abi.clang abi test_abi "${TENDRIL_CLANGXX}"
+      "-DCMAKE_C_COMPILER=${TENDRIL_CLANG}")
+    tendril_test_package(install.clang_lto install/segmented segmented_consumer "${TENDRIL_CLANGXX}"
       -DCMAKE_CXX_FLAGS=-flto)
   endif()
-  tendril_test_package(misuse.shared_library misuse "" "${CMAKE_CXX_COMPILER}"
+  tendril_test_package(misuse.shared_library install/misuse "" "${CMAKE_CXX_COMPILER}"
     -DMISUSE=shared_library)
   tendril_segmented_says(segmented.misuse.shared_library
     "tendril::segmented_is_for_programs_and_static_libraries")
-  tendril_test_package(misuse.unknown_component misuse "" "${CMAKE_CXX_COMPILER}"
+  tendril_test_package(misuse.unknown_component install/misuse "" "${CMAKE_CXX_COMPILER}"
     -DMISUSE=unknown_component)
   tendril_segmented_says(segmented.misuse.unknown_component
     "tendril has no component 'segmentd'; it has: segmented")
-  tendril_test_package(misuse.gnu_ld misuse "" "${CMAKE_CXX_COMPILER}"
+  tendril_test_package(misuse.gnu_ld install/misuse "" "${CMAKE_CXX_COMPILER}"
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=bfd)
   tendril_segmented_says(segmented.misuse.gnu_ld "no segmented stacks here: GNU ld")
-  tendril_test_package(misuse.optional misuse misuse "${CMAKE_CXX_COMPILER}"
+  tendril_test_package(misuse.optional install/misuse misuse "${CMAKE_CXX_COMPILER}"
     -DMISUSE=optional -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=bfd)
 endif()

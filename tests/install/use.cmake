@@ -22,6 +22,6 @@ execute_process(COMMAND "${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${DIRE
 step("${CMAKE_COMMAND}" -S "${PROJECT}" -B "${DIRECTORY}/build" -DCMAKE_BUILD_TYPE=Release
   "-DCMAKE_PREFIX_PATH=${DIRECTORY}/prefix" ${OPTIONS})
 if(PROGRAM)
-  step("${CMAKE_COMMAND}" --build "${DIRECTORY}/build")
+  step("${CMAKE_COMMAND}" --build "${DIRECTORY}/build" --parallel 2)
   step("${DIRECTORY}/build/${PROGRAM}")
 endif()
