@@ -63,6 +63,20 @@ struct runtime_options {
   /// Called with the exception that left a spawned fiber, on that fiber, before it ends.
   /// Empty: print the fiber's name and the exception to stderr and terminate.
   std::function<void(std::string_view fiber_name, std::exception_ptr)> on_unhandled_exception = {};
+  /// A fiber that blocks its thread (in a call that is not tendril's, or pinned to it by a native call) for
+  /// about 10 ms while work waits loses its worker to another thread. Such threads beyond one for each worker,
+  /// blocked or spare: at most this many. Then, or with 0, a block holds up whatever waits for that worker.
+  ///
+  /// When the call that blocked returns, the fiber goes on in parallel with those that its worker runs by
+  /// then, even in a runtime of one worker. Programs that rely on fibers of one worker never running at the
+  /// same time either do not block, or set 0.
+  unsigned max_spare_threads = 64;
+  /// A spare thread that has had nothing to do for this long ends.
+  std::chrono::nanoseconds spare_thread_idle = std::chrono::seconds(10);
+  /// Called with a text that says which fiber blocked its thread and where: once for each place, by the
+  /// monitor or by the fiber itself. It must not wait for fibers of this runtime, nor throw. Empty: print it
+  /// to stderr; to silence it, give a function that does nothing.
+  std::function<void(std::string_view report)> on_blocked_worker = {};
   /// Seed of the victims' order in work stealing; 0: from the clock.
   std::uint64_t seed = 0;
 };
@@ -80,6 +94,9 @@ struct runtime_stats {
   std::uint64_t timers_fired = 0;
   std::uint64_t stalls =
       0;  ///< times a worker ran one fiber past the monitor's limit while work waited
+  std::uint64_t workers_handed_over = 0;  ///< times a worker left a blocked thread for another
+  std::uint64_t pinned_parks = 0;         ///< waits that blocked a thread, their fiber being pinned
+  unsigned spare_threads = 0;  ///< now: threads beyond one for each worker, blocked or waiting
   stack_stats stacks = {};
 
   std::uint64_t fibers_alive() const noexcept { return fibers_spawned - fibers_finished; }

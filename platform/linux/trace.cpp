@@ -27,6 +27,11 @@ void prime_trace() noexcept {
   ::backtrace(frames, 4);
 }
 
+std::size_t capture_trace(const void** addresses, std::size_t most) noexcept {
+  return static_cast<std::size_t>(
+      ::backtrace(const_cast<void**>(addresses), static_cast<int>(most)));
+}
+
 void write_trace(unsigned skip) noexcept {
   constexpr int most = 64;  // the innermost frames of a runaway recursion say enough
   void* frames[most];

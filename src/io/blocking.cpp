@@ -37,12 +37,17 @@ class work_job final : public pool_job {
 }  // namespace
 
 std::error_code run_on_pool(pool_call& call) {
-  if (!this_fiber::is_fiber()) {
+  if (!can_park()) {
+    about_to_block("blocking");
     call.run(call);
     return {};
   }
-  pool_job_ptr<work_job> job(new work_job(call));
-  if (const int status = job->submit(); status != 0) return uv_error(status);
+  pool_job_ptr<work_job> job;
+  {
+    const worker_use here{worker_use::may_move{}};
+    job.reset(new work_job(call));
+    if (const int status = job->submit(); status != 0) return uv_error(status);
+  }
   const outcome result = job->wait(true, "blocking");
   if (result == outcome::signalled) return {};
   job->cancel();

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <mutex>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "base/check.hpp"
 #include "io/io_loop.hpp"
@@ -243,6 +245,8 @@ int descriptor::attach_here() noexcept {
 
 std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
                                  bool retried, const char* reason) {
+  // Ends before the fiber parks. Should the worker change its thread in between, it keeps its loop.
+  std::optional<worker_use> here(std::in_place, worker_use::may_move{});
   waiter* const self = current_waiter();
   side& s = side_of(d);
   lock_.lock();
@@ -270,9 +274,12 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   else s.waiters.push_back(node);
   home_->arm(*this, d);
   io_loop::here().add_pending();
+  here.reset();
   const outcome result =
       wait_locked(lock_, s.waiters, node, {.deadline = deadline, .reason = reason});
+  here.emplace(worker_use::may_move{});
   io_loop::here().remove_pending();  // perhaps another loop by now
+  here.reset();
   if (result == outcome::signalled) return {};
   if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
   return to_error(result);
@@ -303,7 +310,9 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
 
 std::error_code descriptor::sleep_in_poll(std::uint32_t generation, int fd, short events,
                                           time_point deadline) {
-  thread_local const thread_pipe mine;  // threads only: nothing switches here
+  about_to_block("a descriptor");
+  thread_local const thread_pipe
+      mine;  // threads, and fibers pinned to theirs: nothing switches here
   blocked_thread self{nullptr, mine.ringing_end()};
   {
     std::lock_guard hold(lock_);

@@ -57,7 +57,8 @@ void wait_ready(int fd, direction d, detail::time_point deadline, const char* re
     if (now < 0) set_error(ec, now);
     return;
   }
-  if (!this_fiber::is_fiber()) {
+  if (!detail::can_park()) {
+    detail::about_to_block(reason);
     if (const long result = poll_until(fd, events_of(d), deadline); result < 0)
       set_error(ec, result);
     return;

@@ -79,7 +79,7 @@ bool io_loop::run_posted() noexcept {
 }
 
 void io_loop::shut_down() noexcept {
-  become_owner();  // the worker's thread may have ended already
+  ender_.store(thread_id(), std::memory_order_relaxed);  // the worker's threads have ended
   for_each_descriptor([](descriptor& d, void* loop) { d.abandon(*static_cast<io_loop*>(loop)); },
                       this);
   run_posted();

@@ -7,9 +7,10 @@
 //          /       \.
 //   native_loop   portable_loop      one edge-triggered set; uv_poll_t kept armed
 //
-// Who may call what: uv() and poll() the owner thread, that is, the worker on its own stack or a fiber
-// on it that does not switch in between. post(), wake(), pending: any thread. attach, arm, detach: any
-// thread that holds the descriptor's lock, but attach() only the owner.
+// Who may call what: uv() and poll() the owner, that is, the worker in its scheduler context, or a fiber
+// on it in the scope of a worker_use or an owner_use (a blocked fiber's worker, and its loop, go over to
+// another thread). post(), wake(), pending: any thread. attach, arm, detach: any thread that holds the
+// descriptor's lock, but attach() only the owner.
 #pragma once
 
 #include <uv.h>
@@ -23,6 +24,7 @@
 
 #include "io/descriptor.hpp"
 #include "sched/poller.hpp"
+#include "sched/worker_thread.hpp"
 
 namespace tendril::detail {
 
@@ -46,7 +48,7 @@ class io_loop : public poller {
   io_loop(const io_loop&) = delete;
   io_loop& operator=(const io_loop&) = delete;
 
-  /// The loop of the worker that runs the calling fiber. Stale after a switch.
+  /// The loop of the worker that runs the calling fiber, in the scope of a worker_use.
   static io_loop& here() noexcept { return static_cast<io_loop&>(this_poller()); }
 
   /// The loop, about to be given a request or handle: libuv takes note of new descriptors only inside
@@ -56,25 +58,39 @@ class io_loop : public poller {
     return &uv_;
   }
   /// Requests and handles that keep the loop busy; owner only.
-  void add_request() noexcept { ++requests_, add_pending(); }
-  void remove_request() noexcept { --requests_, remove_pending(); }
+  void add_request() noexcept { change(requests_, 1), add_pending(); }
+  void remove_request() noexcept {
+    change(requests_, static_cast<std::size_t>(-1)), remove_pending();
+  }
 
   void add_client(loop_client& c) noexcept;
   void remove_client(loop_client& c) noexcept;
 
   /// Has task run by the owner. Any thread.
   void post(loop_task& task) noexcept;
-  /// True for the thread that last polled.
-  bool is_owner() const noexcept { return owner_.load(std::memory_order_relaxed) == thread_id(); }
+  /// Tells whether the caller is the loop's owner, and sees to it that it stays so for the scope.
+  class owner_use {
+   public:
+    explicit owner_use(const io_loop& loop) noexcept
+        : is_owner_(use_.events() == &loop ||
+                    loop.ender_.load(std::memory_order_relaxed) == thread_id()) {}
+    explicit operator bool() const noexcept { return is_owner_; }
+
+   private:
+    worker_use use_;
+    bool is_owner_;
+  };
 
   /// Owner only, each on the loop where it happens: a wait may begin on one and end on another, so a
   /// single loop's difference means nothing, and their sum is right. No locked operation.
-  void add_pending() noexcept { change_pending(1); }
-  void remove_pending() noexcept { change_pending(static_cast<std::size_t>(-1)); }
+  void add_pending() noexcept { change(pending_, 1); }
+  void remove_pending() noexcept { change(pending_, static_cast<std::size_t>(-1)); }
   std::size_t pending() const noexcept final { return pending_.load(std::memory_order_relaxed); }
 
-  bool has_sources() const noexcept override {
-    return requests_ != 0 || touched_ || registered_.load(std::memory_order_relaxed) != 0 ||
+  bool has_sources() const noexcept override { return touched_ || in_demand(); }
+  bool in_demand() const noexcept final {
+    return requests_.load(std::memory_order_relaxed) != 0 ||
+           registered_.load(std::memory_order_relaxed) != 0 ||
            posted_.load(std::memory_order_relaxed);
   }
 
@@ -94,21 +110,20 @@ class io_loop : public poller {
   bool run_posted() noexcept;
   /// Before the derived class goes: no descriptor knows this loop afterwards, no request is left.
   void shut_down() noexcept;
-  void become_owner() noexcept { owner_.store(thread_id(), std::memory_order_relaxed); }
-
   static const void* thread_id() noexcept;
 
-  void change_pending(std::size_t by) noexcept {
-    pending_.store(pending_.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+  /// Of a counter that one thread writes.
+  static void change(std::atomic<std::size_t>& counter, std::size_t by) noexcept {
+    counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
   }
 
   uv_loop_t uv_{};
   bool touched_ = true;  // the loop's own handles want a first run
-  std::size_t requests_ = 0;
+  std::atomic<std::size_t> requests_{0};
   std::atomic<std::size_t> registered_{0};
 
  private:
-  std::atomic<const void*> owner_{nullptr};
+  std::atomic<const void*> ender_{nullptr};  ///< the thread that ends the loop
   std::atomic<std::size_t> pending_{0};
   tiny_lock mailbox_lock_;
   loop_client* clients_ = nullptr;

@@ -64,7 +64,6 @@ class native_loop final : public io_loop {
 
 void native_loop::poll(std::chrono::nanoseconds timeout) {
   using namespace std::chrono;
-  become_owner();
   // What these make runnable the worker wants to run at once: no blocking after them.
   if (run_posted()) timeout = nanoseconds::zero();
   bool timer_due = false;
@@ -72,7 +71,7 @@ void native_loop::poll(std::chrono::nanoseconds timeout) {
     touched_ = false;
     uv_run(&uv_, UV_RUN_NOWAIT);
     timeout = nanoseconds::zero();
-  } else if (requests_ != 0 && timeout.count() != 0) {
+  } else if (requests_.load(std::memory_order_relaxed) != 0 && timeout.count() != 0) {
     if (const int ms = uv_backend_timeout(&uv_); ms >= 0) {
       if (timeout.count() < 0 || milliseconds(ms) < timeout) timeout = milliseconds(ms);
       timer_due = true;

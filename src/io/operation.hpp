@@ -15,6 +15,7 @@
 #include <tendril/fiber.hpp>
 
 #include "io/descriptor.hpp"
+#include "sched/worker_thread.hpp"
 
 struct sockaddr;
 struct iovec;
@@ -54,7 +55,7 @@ class operation {
     if (!use_) {
       ec_ = std::make_error_code(std::errc::bad_file_descriptor);
     } else {
-      fiber_ = this_fiber::is_fiber();
+      fiber_ = can_park();
       // An always ready connection never waits, and waits are where a stop request is noticed.
       if (fiber_ && use_->share_is_ending() && this_fiber::stop_requested())
         ec_ = std::make_error_code(std::errc::operation_canceled);
@@ -76,7 +77,7 @@ class operation {
   descriptor& entry() const noexcept { return *use_; }
   std::uint32_t generation() const noexcept { return use_.generation(); }
   int fd() const noexcept { return use_->fd(); }
-  bool on_fiber() const noexcept { return fiber_; }
+  bool on_fiber() const noexcept { return fiber_; }  ///< that can park
   time_point deadline() noexcept { return use_->deadline_of(way_, begun_); }
 
   /// Repeats call() until it says something else than EAGAIN. A negative result: ec tells why.

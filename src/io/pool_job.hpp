@@ -6,7 +6,7 @@
 // its way to the loop's owner. So whoever is last frees it, and a fiber may give a request up that can
 // no longer be cancelled.
 //
-// Who may call what: the constructor and start() on the fiber; finish() in the request's callback, that
+// Who may call what: the constructor and start() on the fiber, in the scope of one worker_use; finish() in the request's callback, that
 // is, on the owner. finished_ is written there under the lock: read by others under it, by the owner
 // without.
 #pragma once
@@ -45,7 +45,7 @@ class pool_job {
 
   /// Has the owner take the request back if it has not begun; finish() comes either way.
   void cancel() noexcept {
-    if (loop_.is_owner()) {
+    if (const io_loop::owner_use owner(loop_); owner) {
       if (!finished_) uv_cancel(request());
       return;
     }

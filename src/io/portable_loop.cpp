@@ -102,7 +102,6 @@ portable_loop& loop_of(const portable_watch& w) noexcept {
 
 void portable_loop::poll(std::chrono::nanoseconds timeout) {
   using namespace std::chrono;
-  become_owner();
   if (run_posted() || timeout.count() == 0) {
     uv_run(&uv_, UV_RUN_NOWAIT);
   } else if (timeout.count() < 0) {
@@ -149,7 +148,7 @@ void portable_loop::set_mask(portable_watch& w, int mask) noexcept {
 }
 
 void portable_loop::changed(portable_watch& w) noexcept {
-  if (is_owner()) {
+  if (const owner_use owner(*this); owner) {
     set_mask(w, w.wanted);
   } else if (!w.queued) {
     w.queued = true;
@@ -218,9 +217,10 @@ void portable_loop::update(loop_task& task) noexcept {
 
 void portable_loop::forget(descriptor& d) noexcept {
   portable_watch& w = *d.watch;
+  const owner_use owner(*this);
   d.watch = nullptr;
   w.orphan = true;
-  if (!w.queued && is_owner()) {
+  if (!w.queued && owner) {
     stop(w);
   } else if (!w.queued) {
     w.queued = true;
@@ -230,8 +230,9 @@ void portable_loop::forget(descriptor& d) noexcept {
 
 int portable_loop::detach(descriptor& d, bool keep) noexcept {
   portable_watch& w = *d.watch;
+  const owner_use owner(*this);  // the same answer for forget() below
   int mine = d.fd();
-  if (w.queued || !is_owner()) {
+  if (w.queued || !owner) {
     // The number goes over to the owner; what it stood for is closed, or handed out, right now.
     w.close_fd = mine;
     int handed_out = -1;

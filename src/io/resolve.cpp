@@ -106,10 +106,14 @@ class resolve_job final : public detail::pool_job {
 };
 
 std::vector<endpoint> resolve_on_fiber(const char* host, const char* service, std::error_code& ec) {
-  detail::pool_job_ptr<resolve_job> job(new resolve_job);
-  if (const int status = job->submit(host, service); status != 0) {
-    ec = from_uv(status);
-    return {};
+  detail::pool_job_ptr<resolve_job> job;
+  {
+    const detail::worker_use here{detail::worker_use::may_move{}};
+    job.reset(new resolve_job);
+    if (const int status = job->submit(host, service); status != 0) {
+      ec = from_uv(status);
+      return {};
+    }
   }
   const detail::outcome result = job->wait(true, "resolve");
   if (result != detail::outcome::signalled) {
@@ -126,6 +130,7 @@ std::vector<endpoint> resolve_on_fiber(const char* host, const char* service, st
                                                           std::error_code& ec) {
   const addrinfo h = hints();
   addrinfo* list = nullptr;
+  detail::about_to_block("resolve");
   ec = from_gai(::getaddrinfo(host, service, &h, &list));
   if (ec) return {};
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owned(list, &::freeaddrinfo);
@@ -153,8 +158,8 @@ std::vector<endpoint> resolve(std::string_view host, std::string_view service,
   const std::string h(host);
   const std::string s(service);
   const char* const service_or_null = s.empty() ? nullptr : s.c_str();
-  return this_fiber::is_fiber() ? resolve_on_fiber(h.c_str(), service_or_null, ec)
-                                : resolve_on_thread(h.c_str(), service_or_null, ec);
+  return detail::can_park() ? resolve_on_fiber(h.c_str(), service_or_null, ec)
+                            : resolve_on_thread(h.c_str(), service_or_null, ec);
 }
 
 std::vector<endpoint> resolve(std::string_view host, std::string_view service) {

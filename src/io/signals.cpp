@@ -61,7 +61,7 @@ struct signal_set::state : loop_client, loop_task {
   void abandon() noexcept {
     std::unique_lock hold(lock_);
     if (loop_ == nullptr) return;
-    if (loop_->is_owner()) {
+    if (const io_loop::owner_use owner(*loop_); owner) {
       io_loop& loop = *loop_;
       loop_ = nullptr;
       hold.unlock();
@@ -169,7 +169,15 @@ signal_set::signal_set(std::initializer_list<int> signals) {
     throw std::system_error(make_error_code(errc::no_runtime), "signal_set outside a fiber");
   state_ = std::make_shared<state>(signals);
   int culprit = 0;
-  if (const int status = state_->open(state_, culprit); status != 0)
+  int status;
+  {
+    const worker_use here{worker_use::may_move{}};
+    if (here.get() == nullptr)
+      throw std::system_error(make_error_code(errc::no_runtime),
+                              "signal_set inside a native call that has blocked before");
+    status = state_->open(state_, culprit);
+  }
+  if (status != 0)
     throw std::system_error(uv_error(status), "signal_set: signal " + std::to_string(culprit));
 }
 

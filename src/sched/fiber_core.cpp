@@ -29,8 +29,8 @@ std::atomic<std::uint64_t> next_fiber_id{1};
 
 void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   if (s == nullptr) {
-    worker* const w = this_worker();
-    s = w != nullptr ? &w->owner() : latest_scheduler();
+    s = current_scheduler();
+    if (s == nullptr) s = latest_scheduler();
     if (s == nullptr) {
       free_unstarted_core(c);
       throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
@@ -39,9 +39,9 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   if (c->stack_class == stack_class_default)
     c->stack_class = static_cast<std::uint8_t>(s->default_stack_class());
   c->done.reset(marker);
-  if (worker* const w = this_worker(); w != nullptr && w->current() != nullptr) {
+  if (const fiber_core* const parent = current_fiber()) {
     // The ambient deadline is inherited: children must not outlive what their parent may wait for.
-    const time_point ambient = w->current()->the_frame()->block.ambient_deadline;
+    const time_point ambient = parent->the_frame()->block.ambient_deadline;
     if (ambient != no_deadline) extras_of(c).ambient_deadline = ambient;
   }
   try {
@@ -98,8 +98,8 @@ const char* name_of(const fiber_core* c) noexcept {
 // ---- Creating and starting -------------------------------------------------------------------
 
 fiber_core* allocate_core() {
-  worker* const w = this_worker();
-  return w != nullptr ? w->cores().get() : get_core_from_pool();
+  const worker_use here;
+  return here.get() != nullptr ? here.get()->cores().get() : get_core_from_pool();
 }
 
 void free_unstarted_core(fiber_core* c) noexcept {
@@ -107,7 +107,8 @@ void free_unstarted_core(fiber_core* c) noexcept {
     c->ops->destroy(c->closure);
     c->ops = nullptr;
   }
-  free_core(c, this_worker());
+  const worker_use here;
+  free_core(c, here.get());
 }
 
 void* closure_storage(fiber_core* c) noexcept { return c->closure; }
@@ -140,7 +141,11 @@ void free_ended_core(fiber_core* c, worker* w) noexcept {
   free_core(c, w);
 }
 
-void release_handle(fiber_core* c) noexcept { free_ended_core(c, this_worker()); }
+void release_handle(fiber_core* c) noexcept {
+  if (c->error()) c->error() = nullptr;  // a user's destructor: not in the scope below
+  const worker_use here;
+  free_ended_core(c, here.get());
+}
 
 void rethrow_from(fiber_core* c) {
   std::exception_ptr error = std::move(c->error());
@@ -152,7 +157,7 @@ void join_core(fiber_core* c, bool cancelable) {
   if (c == nullptr)
     throw std::system_error(std::make_error_code(std::errc::invalid_argument),
                             "fiber::join: not joinable");
-  if (worker* const w = this_worker(); w != nullptr && w->current() == c)
+  if (current_fiber() == c)
     throw std::system_error(make_error_code(errc::would_deadlock),
                             "fiber::join: a fiber cannot join itself");
   require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}),

@@ -43,6 +43,7 @@
 namespace tendril::detail {
 
 class scheduler;
+class thread_waiter;
 class worker;
 
 /// What parks: a fiber (fiber_core) or a plain thread (thread_waiter).
@@ -54,8 +55,8 @@ class waiter {
   std::atomic<std::uint32_t> flags{0};
   kind what;
   std::uint8_t stack_class = 0xFF;  ///< a size class, or stack_class_default
-  std::int8_t affinity = -1;
-  std::uint8_t shields = 0;  ///< depth of uncancelable scopes; its own flow of control alone
+  std::int8_t affinity = -1;        ///< a worker's index, or affinity_any, or affinity_thread
+  std::uint8_t shields = 0;         ///< depth of uncancelable scopes; its own flow of control alone
 
  protected:
   explicit waiter(kind k) noexcept : what(k) {}
@@ -63,6 +64,11 @@ class waiter {
 
 /// In a core: no class was asked for, the runtime's default applies.
 inline constexpr std::uint8_t stack_class_default = 0xFF;
+
+/// In waiter::affinity, besides a worker's index: any worker, and (while a pinned fiber is parked) none: its
+/// thread is to be woken, see thread_pin.hpp.
+inline constexpr std::int8_t affinity_any = -1;
+inline constexpr std::int8_t affinity_thread = -2;
 
 /// Bits of waiter::flags.
 namespace flag {
@@ -117,6 +123,7 @@ struct fiber_frame {
   wait_block block;  ///< first, and the frame is aligned to a cache line
   fiber_core* core;
   stack_slice slice;
+  thread_waiter* thread = nullptr;  ///< to be woken while affinity is affinity_thread
 };
 
 struct alignas(cacheline_bytes) fiber_core : waiter {

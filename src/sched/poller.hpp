@@ -31,6 +31,9 @@ class poller {
   /// another. A sum of zero: no event can wake a fiber. Any thread; a snapshot.
   virtual std::size_t pending() const noexcept = 0;
 
+  /// True while events or posted tasks may be waiting that only a poll would find. Any thread; a guess.
+  virtual bool in_demand() const noexcept = 0;
+
   /// False while a non-blocking poll would be wasted: nothing is registered. Owner thread only.
   virtual bool has_sources() const noexcept = 0;
 };
@@ -39,8 +42,8 @@ class poller {
 /// \throws std::system_error  what creating the loop or the descriptor set failed with
 std::unique_ptr<poller> make_poller(poller_kind kind);
 
-/// The poller of the worker that runs the calling fiber. Precondition: on a fiber. The answer is
-/// stale after any switch.
+/// The poller of the worker that runs the calling fiber. Precondition: in the scope of a worker_use that has a
+/// worker (worker_thread.hpp); the answer is stale after it.
 poller& this_poller() noexcept;
 
 /// A closure that a foreign thread has the worker run between two fibers, on the worker's own stack.
@@ -49,7 +52,8 @@ struct worker_task {
   worker_task* next = nullptr;
   void (*run)(worker_task&) noexcept = nullptr;
 };
-/// Index of the worker that runs the calling fiber; pairs with post_to_worker. -1 on a thread.
+/// Index of the worker that runs the calling fiber; pairs with post_to_worker. -1 on a thread, and on one that
+/// has lost its worker.
 int this_worker_index() noexcept;
 /// Runs task on worker `index` of the calling fiber's runtime, soon. Any fiber.
 void post_to_worker(unsigned index, worker_task& task) noexcept;

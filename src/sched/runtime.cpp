@@ -16,20 +16,15 @@ namespace tendril {
 namespace detail {
 namespace {
 
-fiber_core* running_on_this_thread() noexcept {
-  worker* const w = this_worker();
-  return w != nullptr ? w->current() : nullptr;
-}
-
 void describe_caller(char* buffer, unsigned long size) noexcept {
-  if (const fiber_core* c = running_on_this_thread())
+  if (const fiber_core* c = current_fiber())
     std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c),
                   static_cast<unsigned long long>(c->id));
 }
 
 /// For the overflow report, in a signal handler on the thread whose fiber overflowed.
 void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
-  const fiber_core* const c = running_on_this_thread();
+  const fiber_core* const c = current_fiber();
   if (c == nullptr || c->the_frame() == nullptr) return;
   if (c->the_frame()->slice.low != slice.low) {
     out.use = stack_use::other;
@@ -50,8 +45,7 @@ void install_process_hooks() {
 }
 
 void require_thread_outside(const scheduler& s, const char* what) {
-  const worker* const w = this_worker();
-  if (w != nullptr && &w->owner() == &s)
+  if (current_scheduler() == &s)
     throw std::system_error(make_error_code(errc::would_deadlock),
                             std::string(what) + ": called on one of the runtime's own fibers");
 }
@@ -73,8 +67,7 @@ runtime::runtime(runtime_options options) {
 }
 
 runtime::~runtime() {
-  const detail::worker* const w = detail::this_worker();
-  TENDRIL_CHECK(w == nullptr || &w->owner() != impl_.get(),
+  TENDRIL_CHECK(detail::current_scheduler() != impl_.get(),
                 "a runtime cannot be destroyed by one of its own fibers");
   const runtime_options& o = impl_->options();
   if (o.on_exit == exit_policy::drain &&
@@ -106,9 +99,8 @@ runtime_stats runtime::stats() const { return impl_->stats(); }
 unsigned runtime::workers() const noexcept { return impl_->worker_count(); }
 
 runtime* runtime::current() noexcept {
-  detail::worker* const w = detail::this_worker();
-  if (w != nullptr) return &w->owner().handle();
-  detail::scheduler* const s = detail::latest_scheduler();
+  detail::scheduler* s = detail::current_scheduler();
+  if (s == nullptr) s = detail::latest_scheduler();
   return s != nullptr ? &s->handle() : nullptr;
 }
 

@@ -37,7 +37,10 @@ unsigned worker_count_for(unsigned wanted) {
 scheduler::scheduler(runtime& handle, runtime_options options)
     : handle_(handle),
       options_(std::move(options)),
-      worker_count_(worker_count_for(options_.workers)) {
+      worker_count_(worker_count_for(options_.workers)),
+      reporter_(options_),
+      crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
+  platform::prepare_heavy_barrier();
   default_stack_class_ = choose_size_class(options_.stack);
   if (options_.seed == 0)
     options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
@@ -45,15 +48,13 @@ scheduler::scheduler(runtime& handle, runtime_options options)
   try {
     for (unsigned i = 0; i != worker_count_; ++i)
       workers_.push_back(std::make_unique<worker>(*this, i));
-    seen_switches_.resize(worker_count_);
-    for (auto& w : workers_) w->start();
+    looks_.resize(worker_count_);
+    for (auto& w : workers_) crew_.employ(*w);
     monitor_ = std::thread([this] { monitor_main(); });
   } catch (...) {
     exiting_.store(true, std::memory_order_release);
-    for (auto& w : workers_) {
-      w->wake();
-      w->join();
-    }
+    for (auto& w : workers_) w->wake();
+    crew_.end();
     unregister_scheduler(*this);
     throw;
   }
@@ -70,7 +71,7 @@ scheduler::~scheduler() {
   monitor_.join();
   exiting_.store(true, std::memory_order_seq_cst);
   for (auto& w : workers_) w->wake();
-  for (auto& w : workers_) w->join();
+  crew_.end();
   unregister_scheduler(*this);
   stack_source_.close();
 }
@@ -108,7 +109,12 @@ std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept
 
 void scheduler::schedule_woken(fiber_core* c) noexcept {
   const int affinity = c->affinity;
-  worker* const w = this_worker();
+  if (affinity == affinity_thread) {  // in park_pinned(), which takes it as its unparking
+    c->the_frame()->thread->wake();
+    return;
+  }
+  const worker_use here;
+  worker* const w = here.get();
   if (w != nullptr && &w->owner() == this &&
       (affinity < 0 || static_cast<unsigned>(affinity) == w->index())) {
     w->push_woken(c);
@@ -119,6 +125,11 @@ void scheduler::schedule_woken(fiber_core* c) noexcept {
   else inject(c);
 }
 
+void scheduler::requeue(fiber_core* c) noexcept {
+  if (c->affinity >= 0) workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
+  else inject(c);
+}
+
 void scheduler::start(fiber_core* c) {
   if (exiting())
     throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
@@ -126,7 +137,8 @@ void scheduler::start(fiber_core* c) {
     invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) +
                    "; this runtime has " + std::to_string(worker_count_) + " workers, 0 to " +
                    std::to_string(worker_count_ - 1));
-  worker* const w = this_worker();
+  const worker_use here;
+  worker* const w = here.get();
   const bool inside = w != nullptr && &w->owner() == this;
   c->id = inside ? w->take_id() : take_fiber_ids(1);
   c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
@@ -339,6 +351,9 @@ runtime_stats scheduler::stats() const {
   s.fibers_spawned += spawned_outside_.load(std::memory_order_relaxed);
   s.wakeups = wakeups_.load(std::memory_order_relaxed);
   s.stalls = stalls_.load(std::memory_order_relaxed);
+  s.workers_handed_over = crew_.handed_over();
+  s.pinned_parks = crew_.pinned_parks();
+  s.spare_threads = crew_.spare_threads();
   s.stacks = stack_source_.stats();
   return s;
 }
@@ -373,23 +388,37 @@ void scheduler::monitor_main() noexcept {
 
 void scheduler::look_for_stalls() noexcept {
   const std::uint64_t asleep = sleepers_.load(std::memory_order_relaxed);
+  const time_point now = clock::now();
   for (unsigned i = 0; i != worker_count_; ++i) {
     worker& w = *workers_[i];
+    last_look& last = looks_[i];
     const std::uint64_t switches = w.counters().switches.get();
-    const bool stuck =
-        switches == seen_switches_[i] && (asleep >> i & 1) == 0 && w.has_queued_work();
-    seen_switches_[i] = switches;
-    if (!stuck) continue;
-    stalls_.fetch_add(1, std::memory_order_relaxed);
-    w.allow_lifo_theft();
-    announce_work();
+    if (switches != last.switches || (asleep >> i & 1) != 0) {
+      last = {switches, now};
+      continue;
+    }
+    if (w.has_queued_work()) {
+      stalls_.fetch_add(1, std::memory_order_relaxed);
+      w.allow_lifo_theft();
+      announce_work();
+    }
+    if (w.in_demand() || has_injected()) look_whether_blocked(w, now - last.since);
   }
+}
+
+void scheduler::look_whether_blocked(worker& w, std::chrono::nanoseconds stuck_for) noexcept {
+  if (options_.max_spare_threads == 0) return;
+  const platform::thread_number thread = crew_.thread_of(w);
+  if (thread == 0 || platform::activity_of(thread) != platform::thread_activity::blocked) return;
+  blocked_fiber who;
+  const crew::hand_over result = crew_.take_over(w, who);
+  if (result != crew::hand_over::returned) reporter_.blocked(w.index(), who, stuck_for, result);
 }
 
 void scheduler::look_for_deadlock() noexcept {
   std::uint64_t epoch = 0;
   for (const auto& w : workers_) epoch += w->counters().switches.get();
-  bool quiet = all_asleep() && !has_injected() && epoch == seen_epoch_;
+  bool quiet = all_asleep() && !has_injected() && !crew_.has_orphans() && epoch == seen_epoch_;
   if (epoch != seen_epoch_) deadlock_reported_ = false;
   seen_epoch_ = epoch;
   quiet_looks_ = quiet ? quiet_looks_ + 1 : 0;
@@ -401,7 +430,7 @@ void scheduler::look_for_deadlock() noexcept {
     pending += w->events().pending();
   }
   if (pending != 0) return;
-  if (alive() == 0 || !all_asleep()) return;
+  if (alive() == 0 || !all_asleep() || crew_.has_orphans()) return;
   deadlock_reported_ = true;
   const std::string text =
       "tendril: all workers are idle, and no timer, I/O or pool work is pending: nothing inside "

@@ -13,12 +13,18 @@
 // and if it does not, the monitor notices.
 //
 // The monitor is a thread that looks every 10 ms while workers are active. It wakes a sleeper for a
-// worker that has not switched since its last look although fibers wait in its queues, and it finds
-// out when no event inside the runtime can wake the fibers that are parked.
+// worker that has not switched since its last look although fibers wait in its queues; it gives such a
+// worker another thread if its own is blocked in the kernel; and it finds out when no event inside the
+// runtime can wake the fibers that are parked.
+//
+// A thread that computes keeps its worker, however long: another would only compete with it for the
+// processor, and what is queued can be stolen. Its timers and events wait for it.
 #pragma once
 
 #include "base/cacheline.hpp"
 #include "base/spinlock.hpp"
+#include "sched/blocked_report.hpp"
+#include "sched/crew.hpp"
 #include "sched/registry.hpp"
 #include "sched/worker.hpp"
 #include "stack/stack_source.hpp"
@@ -48,6 +54,7 @@ class scheduler {
   void inject_chain(fiber_core* const* fibers, std::size_t count) noexcept;
   void schedule_woken(fiber_core* c) noexcept;
   void start(fiber_core* c);
+  void requeue(fiber_core* c) noexcept;  ///< it has moved off its thread
   void request_stop() noexcept;
   bool drain_until(time_point deadline);
   void announce_work() noexcept;
@@ -76,6 +83,8 @@ class scheduler {
   worker& worker_at(unsigned i) noexcept { return *workers_[i]; }
   unsigned table_index() const noexcept { return table_index_; }
   runtime& handle() const noexcept { return handle_; }
+  crew& threads() noexcept { return crew_; }
+  blocked_reporter& reporter() noexcept { return reporter_; }
   bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
   unsigned default_stack_class() const noexcept { return default_stack_class_; }
   stack_source& stacks() noexcept { return stack_source_; }
@@ -101,6 +110,7 @@ class scheduler {
   void notify_drained() noexcept;
   void monitor_main() noexcept;
   void look_for_stalls() noexcept;
+  void look_whether_blocked(worker& w, std::chrono::nanoseconds stuck_for) noexcept;
   void look_for_deadlock() noexcept;
   void wake_monitor() noexcept;
   bool all_asleep() const noexcept;
@@ -113,6 +123,8 @@ class scheduler {
   unsigned table_index_ = 0;
   stack_source stack_source_;
   std::vector<std::unique_ptr<worker>> workers_;
+  blocked_reporter reporter_;
+  crew crew_;
 
   alignas(cacheline_bytes) basic_spinlock<> injection_lock_;
   fiber_core* injection_head_ = nullptr;
@@ -137,7 +149,11 @@ class scheduler {
   std::atomic<bool> monitor_resting_{false};
   bool monitor_exit_ = false;
   std::thread monitor_;
-  std::vector<std::uint64_t> seen_switches_;
+  struct last_look {
+    std::uint64_t switches = 0;
+    time_point since{};  ///< when that count was first seen
+  };
+  std::vector<last_look> looks_;
   std::uint64_t seen_epoch_ = 0;
   unsigned quiet_looks_ = 0;
   bool deadlock_reported_ = false;

@@ -11,24 +11,15 @@
 
 namespace tendril {
 namespace detail {
-namespace {
-
-fiber_core* this_core() noexcept {
-  worker* const w = this_worker();
-  return w != nullptr ? w->current() : nullptr;
-}
-
-}  // namespace
-
-poller& this_poller() noexcept { return this_worker()->events(); }
+poller& this_poller() noexcept { return *worker_use().events(); }
 
 int this_worker_index() noexcept {
-  const worker* const w = this_worker();
-  return w != nullptr ? static_cast<int>(w->index()) : -1;
+  const worker_use here;
+  return here.get() != nullptr ? static_cast<int>(here.get()->index()) : -1;
 }
 
 void post_to_worker(unsigned index, worker_task& task) noexcept {
-  this_worker()->owner().worker_at(index).push_inbox(task);
+  current_scheduler()->worker_at(index).push_inbox(task);
 }
 
 }  // namespace detail
@@ -36,9 +27,9 @@ void post_to_worker(unsigned index, worker_task& task) noexcept {
 namespace this_fiber {
 
 void yield() noexcept {
-  detail::worker* const w = detail::this_worker();
-  if (w != nullptr && w->current() != nullptr) detail::worker::yield_current(w);
-  else std::this_thread::yield();
+  if (detail::worker* const w = detail::hold_to_leave()) [[likely]]
+    detail::worker::yield_current(w);
+  else detail::yield_thread();
 }
 
 void sleep_until_steady(detail::time_point deadline) {
@@ -49,24 +40,24 @@ void sleep_until_steady(detail::time_point deadline) {
 }
 
 fiber_id get_id() noexcept {
-  const detail::fiber_core* const c = detail::this_core();
+  const detail::fiber_core* const c = detail::current_fiber();
   return c != nullptr ? detail::id_of(c) : fiber_id();
 }
 
 std::stop_token get_stop_token() {
-  detail::fiber_core* const c = detail::this_core();
+  detail::fiber_core* const c = detail::current_fiber();
   return c != nullptr ? detail::stop_source_of(c).get_token() : std::stop_token();
 }
 
 bool stop_requested() noexcept {
-  const detail::fiber_core* const c = detail::this_core();
+  const detail::fiber_core* const c = detail::current_fiber();
   return c != nullptr && c->stop_requested();
 }
 
-bool is_fiber() noexcept { return detail::this_core() != nullptr; }
+bool is_fiber() noexcept { return detail::current_fiber() != nullptr; }
 
 std::string_view name() noexcept {
-  const detail::fiber_core* const c = detail::this_core();
+  const detail::fiber_core* const c = detail::current_fiber();
   return c != nullptr ? std::string_view(detail::name_of(c)) : std::string_view();
 }
 

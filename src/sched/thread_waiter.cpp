@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sched/thread_waiter.hpp"
 
+#include <utility>
+
 namespace tendril::detail {
 namespace {
 
@@ -50,11 +52,11 @@ void thread_waiter::wake() noexcept {
   changed_.notify_one();
 }
 
-void thread_waiter::block(time_point deadline) {
+bool thread_waiter::block(time_point deadline) {
   std::unique_lock hold(mutex_);
   if (deadline == no_deadline) changed_.wait(hold, [this] { return permit_; });
   else changed_.wait_until(hold, deadline, [this] { return permit_; });
-  permit_ = false;
+  return std::exchange(permit_, false);
 }
 
 }  // namespace tendril::detail

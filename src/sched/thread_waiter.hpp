@@ -16,8 +16,8 @@ class thread_waiter : public waiter {
   thread_waiter() noexcept : waiter(kind::thread) {}
 
   void wake() noexcept;
-  /// Returns when woken, perhaps earlier than the last call, or when the deadline has passed.
-  void block(time_point deadline);
+  /// Returns when woken, perhaps earlier than the last call (true), or when the deadline has passed (false).
+  bool block(time_point deadline);
 
   wait_block wait;
   thread_waiter* next_free = nullptr;

@@ -41,14 +41,19 @@ class wait_setup {
       block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
       has_callback_ = true;
     }
-    if (deadline_ != no_deadline && self->what == waiter::kind::fiber) {
-      timer_home_ = this_worker();
+    // The thread of a pinned fiber waits with a limit, and may lose its worker before it cancels a timer.
+    if (deadline_ != no_deadline && self->what == waiter::kind::fiber && can_park()) {
+      const worker_use here{worker_use::may_move{}};
+      timer_home_ = here.get();
       block.timer.who = self;
       timer_home_->arm_timer(block.timer, deadline_);
     }
   }
   ~wait_setup() {
-    if (timer_home_ != nullptr) timer_home_->cancel_timer(block_.timer);
+    if (timer_home_ != nullptr) {
+      const worker_use here{worker_use::may_move{}};
+      timer_home_->cancel_timer(block_.timer);
+    }
     if (has_callback_) block_.stop_callback.reset();
   }
   wait_setup(const wait_setup&) = delete;
@@ -58,7 +63,9 @@ class wait_setup {
   void park(const char* reason) {
     if (self_->what == waiter::kind::fiber) {
       block_.reason.store(reason, std::memory_order_relaxed);
-      worker::park_current(this_worker());
+      if (worker* const w = hold_to_leave()) [[likely]]
+        worker::park_current(w);
+      else park_pinned(deadline_, reason);
     } else {
       static_cast<thread_waiter*>(self_)->block(deadline_);
     }
@@ -94,9 +101,8 @@ wait_block& block_of(waiter* w) noexcept {
 }
 
 waiter* current_waiter() {
-  worker* const w = this_worker();
-  if (w != nullptr && w->current() != nullptr) [[likely]]
-    return w->current();
+  if (fiber_core* const c = current_fiber()) [[likely]]
+    return c;
   return &this_thread_waiter();
 }
 
@@ -130,9 +136,10 @@ void unpark(waiter* w) noexcept {
   auto* const core = static_cast<fiber_core*>(w);
   if (!core->park.unpark()) return;
   // Parked until now: the core is this caller's to schedule, so its fields are stable.
-  worker* const here = this_worker();
-  if (here != nullptr && core->affinity < 0 && here->scheduler_index() == core->scheduler_index())
-    here->push_woken(core);
+  const worker_use here;
+  if (here.get() != nullptr && core->affinity == affinity_any &&
+      here.get()->scheduler_index() == core->scheduler_index())
+    here.get()->push_woken(core);
   else scheduler_at(core->scheduler_index())->schedule_woken(core);
 }
 

@@ -2,8 +2,8 @@
 #include "sched/worker.hpp"
 
 #include "base/check.hpp"
-#include "platform/signal_stack.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/thread_pin.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -14,18 +14,6 @@
 #include <utility>
 
 namespace tendril::detail {
-namespace {
-
-thread_local worker* tls_worker = nullptr;
-
-}  // namespace
-
-__attribute__((noinline)) worker* this_worker() noexcept {
-  worker* w = tls_worker;
-  asm volatile("" : "+r"(w) : : "memory");
-  return w;
-}
-
 worker::worker(scheduler& owner, unsigned index)
     : owner_(owner),
       index_(index),
@@ -39,23 +27,9 @@ worker::worker(scheduler& owner, unsigned index)
 
 worker::~worker() = default;
 
-void worker::start() {
-  thread_ = std::thread([this] { thread_main(); });
-}
+// ---- The scheduler context -------------------------------------------------------------------
 
-void worker::join() {
-  if (thread_.joinable()) thread_.join();
-}
-
-// ---- The worker's thread ---------------------------------------------------------------------
-
-void worker::thread_main() {
-  platform::signal_stack overflow_stack;
-  overflow_stack
-      .install();  // without one an overflow still ends the process, only without its report
-  tls_worker = this;
-  slots_ = thread_slots::of_this_thread();
-  scheduler_context_.adopt_thread();
+bool worker::run() noexcept {
   for (;;) {
     if (budget_ <= 0) housekeeping();
     fiber_core* c = find_work();
@@ -68,18 +42,21 @@ void worker::thread_main() {
       searching_ = false;
       owner_.end_search(true);
     }
-    run_fiber(c);
+    if (!run_fiber(c)) return false;
   }
   if (searching_) owner_.end_search(false);
-  tls_worker = nullptr;
+  return true;
 }
 
-void worker::run_fiber(fiber_core* c) noexcept {
+bool worker::run_fiber(fiber_core* c) noexcept {
+  worker_thread& t = *thread_;
   prepare(c);
-  current_ = c;
-  switch_context(scheduler_context_, c->ctx, this);
+  t.current = c;
+  // Null comes from a fiber that moved off: this worker is another thread's by then.
+  if (switch_context(t.scheduler_context, c->ctx, this) == nullptr) return false;
   after_switch();
-  flow_state::clear(slots_);
+  flow_state::clear(t.slots);
+  return true;
 }
 
 inline void worker::prepare(fiber_core* c) noexcept {
@@ -114,9 +91,11 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
   fiber_core* self;
   {
     worker* const w = static_cast<worker*>(transfer);
-    self = w->current_;
+    worker_thread& t = *w->thread_;
+    self = t.current;
     w->after_switch();
-    flow_state::clear(w->slots_);
+    flow_state::clear(t.slots);
+    t.hold.leave();
   }
   std::exception_ptr error;
   try {
@@ -125,11 +104,12 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     error = std::current_exception();
   }
   if (error && self->done.holds(detached_marker())) {
-    scheduler::unhandled(&this_worker()->owner_, self, std::move(error));
+    scheduler::unhandled(current_scheduler(), self, std::move(error));
     error = nullptr;
   }
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
-  return end_current(this_worker());
+  TENDRIL_CHECK(thread_pins() == 0, "a fiber ends unpinned");
+  return end_current(hold_worker());
 }
 
 // ---- Leaving a fiber -------------------------------------------------------------------------
@@ -138,23 +118,20 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
 /// worker's thread, when somebody has scheduled it again: `this` is stale then.
 __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
                                               fiber_core* next) noexcept {
-  const flow_state flow(slots_);
+  const flow_state flow(thread_->slots);
   left_ = self;
   left_how_ = how;
   context& mine = self->ctx;
   void* back;
+  thread_->current = next;
   if (next != nullptr) {
     const bool first = next->the_frame() == nullptr;
     prepare(next);
-    current_ = next;
     back = switch_context(mine, next->ctx, this, first);
   } else {
-    current_ = nullptr;
-    back = switch_context(mine, scheduler_context_, this);
+    back = switch_context(mine, thread_->scheduler_context, this);
   }
-  worker* const now = static_cast<worker*>(back);
-  now->after_switch();
-  flow.restore(now->slots_);
+  static_cast<worker*>(back)->arrive_here(flow);
 }
 
 /// Commits the departure of the fiber that was running before. On the stack of whoever came next.
@@ -178,20 +155,37 @@ inline void worker::after_switch() noexcept {
   }
 }
 
+inline void worker::arrive_here(const flow_state& flow) noexcept {
+  after_switch();
+  worker_thread& t = *thread_;
+  flow.restore(t.slots);
+  t.hold.leave();
+}
+
+void worker::arrive(worker* now, const flow_state& flow) noexcept { now->arrive_here(flow); }
+
 void worker::park_current(worker* w) noexcept {
-  fiber_core* const self = w->current_;
-  if (self->park.try_consume()) return;
+  worker_thread& t = *w->thread_;
+  fiber_core* const self = t.current;
+  if (self->park.try_consume()) {
+    t.hold.leave();
+    return;
+  }
   w->depart(self, departure::park, w->next_fiber());
 }
 
 void worker::yield_current(worker* w) noexcept {
+  worker_thread& t = *w->thread_;
   fiber_core* const next = w->next_fiber();
-  if (next == nullptr && w->budget_ > 0) return;  // nobody else, and no housekeeping due
-  w->depart(w->current_, departure::yield, next);
+  if (next == nullptr && w->budget_ > 0) {  // nobody else, and no housekeeping due
+    t.hold.leave();
+    return;
+  }
+  w->depart(t.current, departure::yield, next);
 }
 
 platform::next_context worker::end_current(worker* w) noexcept {
-  fiber_core* const self = w->current_;
+  fiber_core* const self = w->thread_->current;
   fiber_frame* const frame = self->the_frame();
   const unsigned stack_class = self->stack_class;
   const context mine = self->ctx;
@@ -206,8 +200,9 @@ platform::next_context worker::end_current(worker* w) noexcept {
   if (joiner == detached_marker()) {
     if (failed) {  // detached after fiber_main() had looked; the handler is user code and may switch
       self->frame.store(frame, std::memory_order_relaxed);
-      scheduler::unhandled(&w->owner_, self, std::move(self->error()));
-      w = this_worker();
+      w->thread_->hold.leave();
+      scheduler::unhandled(current_scheduler(), self, std::move(self->error()));
+      w = hold_worker();
       self->frame.store(nullptr, std::memory_order_relaxed);
     }
     free_ended_core(self, w);
@@ -224,23 +219,25 @@ platform::next_context worker::end_current(worker* w) noexcept {
   w->left_ = nullptr;
   w->left_how_ = departure::end;
   if (next != nullptr) w->prepare(next);
-  w->current_ = next;
-  return leave_context(w->grave_, next != nullptr ? next->ctx : w->scheduler_context_, w);
+  worker_thread& t = *w->thread_;
+  t.current = next;
+  return leave_context(w->grave_, next != nullptr ? next->ctx : t.scheduler_context, w);
 }
 
 // ---- Queues ----------------------------------------------------------------------------------
 
 void worker::push_pinned(fiber_core* c) noexcept {
   c->next = nullptr;
-  (pinned_tail_ != nullptr ? pinned_tail_->next : pinned_head_) = c;
+  if (pinned_tail_ != nullptr) pinned_tail_->next = c;
+  else pinned_head_.store(c, std::memory_order_relaxed);
   pinned_tail_ = c;
 }
 
 fiber_core* worker::pop_pinned() noexcept {
-  fiber_core* const c = pinned_head_;
+  fiber_core* const c = pinned_head_.load(std::memory_order_relaxed);
   if (c != nullptr) {
-    pinned_head_ = c->next;
-    if (pinned_head_ == nullptr) pinned_tail_ = nullptr;
+    pinned_head_.store(c->next, std::memory_order_relaxed);
+    if (c->next == nullptr) pinned_tail_ = nullptr;
     c->next = nullptr;
   }
   return c;
@@ -276,7 +273,7 @@ void worker::announce_if_long() noexcept {
 }
 
 void worker::push_woken(fiber_core* c) noexcept {
-  if (current_ == nullptr) {  // an event or a timer: in the order in which they came
+  if (thread_->current == nullptr) {  // an event or a timer: in the order in which they came
     push_ring(c);
     return;
   }
@@ -331,7 +328,7 @@ inline fiber_core* worker::take_lifo() noexcept {
   }
   if (++lifo_streak_ > lifo_limit) {  // two that wake each other must not starve the rest
     lifo_streak_ = 0;
-    if (!ring_.empty() || pinned_head_ != nullptr) {
+    if (!ring_.empty() || pinned_head_.load(std::memory_order_relaxed) != nullptr) {
       push_ring(c);
       return nullptr;
     }
@@ -467,7 +464,6 @@ void worker::housekeeping() noexcept {
 
 void worker::poll(std::chrono::nanoseconds timeout) noexcept {
   counters_.polls.add();
-  current_ = nullptr;
   poller_->poll(timeout);
 }
 

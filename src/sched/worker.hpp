@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A worker: an OS thread that runs fibers.
+// A worker: runs fibers, on an OS thread that holds it (worker_thread.hpp). The thread may change: when a
+// fiber blocks it, the worker goes on on another. Everything below but the queues that thieves reach belongs
+// to the holder, while it is inside (worker_hold.hpp).
 //
 // Switching. A fiber that parks, yields or ends picks the next fiber itself and switches straight to
-// it; the worker's own stack (the *scheduler context*) is entered only when there is none, or when
+// it; the thread's own stack (the *scheduler context*) is entered only when there is none, or when
 // housekeeping is due. What must happen to the fiber that was left can happen only once its context is
 // saved, so it is done by whoever comes next: every arrival calls after_switch() first, which
 // *commits* the departure (moves the park word to parked; queues who yielded; frees the stack of who
@@ -34,13 +36,13 @@
 #include "sched/run_queue.hpp"
 #include "sched/spawn_stack.hpp"
 #include "sched/timer_wheel.hpp"
+#include "sched/worker_thread.hpp"
 #include "stack/stack_cache.hpp"
 
 #include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <thread>
 
 namespace tendril::detail {
 
@@ -76,28 +78,42 @@ class alignas(cacheline_bytes) worker {
   worker(const worker&) = delete;
   worker& operator=(const worker&) = delete;
 
-  void start();
-  void join();
+  // The holder's thread.
+  /// Runs fibers in the scheduler context. True: the runtime ends. False: the thread has lost the worker,
+  /// which is not to be touched.
+  bool run() noexcept;
 
-  // On this worker's thread, from a fiber or the scheduler context.
+  // The holder, inside: from a fiber or the scheduler context.
   void push_woken(fiber_core* c) noexcept;
   void push_spawned(fiber_core* c) noexcept;
-  fiber_core* current() const noexcept { return current_; }
+  worker_thread& thread() const noexcept { return *thread_; }
 
-  // On the running fiber.
+  // On the running fiber, which is not pinned; w from hold_worker(). They return not inside.
   static void park_current(worker* w) noexcept;
   static void yield_current(worker* w) noexcept;
   static platform::next_context end_current(worker* w) noexcept;
+  /// The first thing on a fiber's stack after a switch back to it: `now` is its worker.
+  static void arrive(worker* now, const flow_state& flow) noexcept;
+
+  // The crew, under its lock.
+  void set_thread(worker_thread& t) noexcept { thread_ = &t; }
 
   // Any thread.
   void push_inbox(fiber_core* c) noexcept;
   void push_inbox(worker_task& t) noexcept;
-  bool cancel_timer(wait_timer& t) noexcept;
+  bool cancel_timer(
+      wait_timer& t) noexcept;  ///< while there is one worker only: the holder, inside
   void wake() noexcept { poller_->wake(); }
   bool has_queued_work() const noexcept;
   bool has_stealable_work() const noexcept { return !ring_.empty() || !fresh_.empty(); }
 
-  // Owner thread.
+  /// Whether something waits that nobody else can do. A guess.
+  bool in_demand() const noexcept {
+    return has_queued_work() || pinned_head_.load(std::memory_order_relaxed) != nullptr ||
+           pending_timers() != 0 || poller_->in_demand();
+  }
+
+  // The holder, inside.
   void arm_timer(wait_timer& t, time_point deadline) noexcept;
 
   scheduler& owner() const noexcept { return owner_; }
@@ -124,8 +140,7 @@ class alignas(cacheline_bytes) worker {
   static constexpr std::chrono::microseconds spin_time{10};
   static constexpr std::chrono::seconds trim_after{1};
 
-  void thread_main();
-  void run_fiber(fiber_core* c) noexcept;
+  bool run_fiber(fiber_core* c) noexcept;
   fiber_core* next_fiber() noexcept;
   fiber_core* take_lifo() noexcept;
   fiber_core* pop_ring() noexcept;
@@ -146,6 +161,7 @@ class alignas(cacheline_bytes) worker {
   void attach_stack(fiber_core* c) noexcept;
   void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
+  void arrive_here(const flow_state& flow) noexcept;
   static platform::next_context fiber_main(void* transfer) noexcept;
 
   scheduler& owner_;
@@ -154,15 +170,13 @@ class alignas(cacheline_bytes) worker {
   std::uint8_t scheduler_index_;
 
   // The switch, in the order in which it touches them.
-  fiber_core* current_ = nullptr;
-  fiber_core* left_ = nullptr;  ///< whom after_switch() commits
+  worker_thread* thread_ = nullptr;  ///< the holder
+  fiber_core* left_ = nullptr;       ///< whom after_switch() commits
   departure left_how_ = departure::none;
   int budget_ = housekeeping_interval;
   unsigned picks_ = 0;
   unsigned lifo_streak_ = 0;
   bool pinned_first_ = false;
-  thread_slots slots_;
-  context scheduler_context_;
   context grave_;
   context dead_context_;  ///< of who ended, until its stack is released
   stack_slice dead_slice_{};
@@ -173,7 +187,8 @@ class alignas(cacheline_bytes) worker {
   basic_run_queue<fiber_core, ring_capacity> ring_;
   basic_spawn_stack<fiber_core, &fiber_core::next, &fiber_core::prev> fresh_;
 
-  fiber_core* pinned_head_ = nullptr;  ///< runnable fibers that may run here only; owner thread
+  std::atomic<fiber_core*> pinned_head_{
+      nullptr};  ///< runnable fibers that may run here only; others merely look whether there are any
   fiber_core* pinned_tail_ = nullptr;
 
   core_cache cores_;
@@ -210,16 +225,7 @@ class alignas(cacheline_bytes) worker {
   worker_task* tasks_head_ = nullptr;
   worker_task* tasks_tail_ = nullptr;
   std::atomic<std::uint32_t> inbox_size_{0};
-
-  std::thread thread_;
 };
-
-/// The worker whose thread calls; null elsewhere.
-///
-/// Never inlined, and its result opaque: compilers keep the address of a thread-local over calls, and a
-/// fiber that has migrated in between would go on with its former thread's. Every use after a possible
-/// switch calls it anew.
-worker* this_worker() noexcept;
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.
 std::uint64_t take_fiber_ids(std::uint64_t count) noexcept;

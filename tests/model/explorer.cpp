@@ -31,8 +31,8 @@ constexpr unsigned no_actor = 64;
 static_assert(max_threads * (1 + buffer_limit) <= no_actor);
 constexpr std::size_t stack_bytes = 64 * 1024;
 
-enum class kind { load, store, rmw, fence, spin, wait, room, flush };
-constexpr const char* kind_names[] = {"load", "store", "rmw",  "fence",
+enum class kind { load, store, rmw, fence, everywhere, spin, wait, room, flush };
+constexpr const char* kind_names[] = {"load", "store", "rmw",  "fence", "everywhere",
                                       "spin", "wait",  "room", "flush"};
 
 struct operation {
@@ -359,6 +359,9 @@ bool engine::can_run(const thread& t) {
     case kind::store:
     case kind::fence:
       return t.buffer.empty();
+    case kind::everywhere:
+      return std::all_of(threads_.begin(), threads_.end(),
+                         [](const thread& other) { return other.buffer.empty(); });
     case kind::wait:
       return op.where->value != 0;
     case kind::spin:
@@ -387,6 +390,8 @@ operation engine::operation_of(unsigned actor) {
 bool engine::independent(unsigned a, unsigned b) {
   const operation x = operation_of(a);
   const operation y = operation_of(b);
+  // Any step may be followed by a store into a buffer, which would hold it up.
+  if (x.what == kind::everywhere || y.what == kind::everywhere) return false;
   if (x.where == nullptr || y.where == nullptr || x.where != y.where) return true;
   if (!x.writes() && !y.writes()) return true;
   // A thread's load and its own store on the way to memory: it sees that store either way.
@@ -516,6 +521,12 @@ void fence_seq_cst() {
   join(t.now, t.acquired);
   t.released = t.now;
   ++t.now[current->self_index()];
+}
+
+void fence_everywhere() {
+  if (current == nullptr || current->self() == nullptr) return;
+  current->reach({kind::everywhere, nullptr, std::memory_order_seq_cst});
+  fence_seq_cst();
 }
 
 void spin() {

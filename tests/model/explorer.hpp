@@ -70,6 +70,8 @@ std::uint64_t begin_rmw(location& where, std::memory_order order);
 void finish_rmw(location& where, std::uint64_t value, std::memory_order order);
 void fail_rmw(location& where, std::memory_order order);
 void fence_seq_cst();
+/// A full fence on all threads, as membarrier(2): done when nobody's buffer holds a store.
+void fence_everywhere();
 /// Off until the location read last has changed.
 void spin();
 /// Off until the value is not zero; then as an acquire read-modify-write.

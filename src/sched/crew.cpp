@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/crew.hpp"
+
+#include "sched/scheduler.hpp"
+#include "sched/worker.hpp"
+
+#include <cstring>
+#include <new>
+#include <system_error>
+#include <utility>
+
+namespace tendril::detail {
+
+crew::crew(scheduler& owner, unsigned max_spares, std::chrono::nanoseconds spare_idle) noexcept
+    : owner_(owner), max_spares_(max_spares), spare_idle_(spare_idle) {}
+
+void crew::employ(worker& w) {
+  std::scoped_lock hold(mutex_);
+  worker_thread& t = *threads_.emplace_back(std::make_unique<worker_thread>(owner_));
+  spares_.reserve(threads_.size());
+  t.given = &w;
+  w.set_thread(t);
+  try {
+    t.thread = std::thread([&t] { t.main(); });
+  } catch (...) {
+    threads_.pop_back();
+    throw;
+  }
+}
+
+void crew::end() noexcept {
+  {
+    std::scoped_lock hold(mutex_);
+    ending_ = true;
+    for (worker_thread* const t : spares_) t->called.notify_one();
+  }
+  // Nobody adds to the list any more: the monitor has ended, and no fiber is left.
+  for (const auto& t : threads_)
+    if (t->thread.joinable()) t->thread.join();
+}
+
+// ---- Spares ----------------------------------------------------------------------------------
+
+/// One to give a worker to, off the list of spares; null when there must not be one more.
+worker_thread* crew::spare_locked() noexcept {
+  if (!spares_.empty()) {
+    worker_thread* const t = spares_.back();
+    spares_.pop_back();
+    t->listed = false;
+    return t;
+  }
+  if (extra_.load(std::memory_order_relaxed) >= max_spares_) return nullptr;
+  std::erase_if(threads_, [](const std::unique_ptr<worker_thread>& t) {
+    if (!t->ended) return false;
+    t->thread.join();  // it has let go of the lock for the last time
+    return true;
+  });
+  try {
+    spares_.reserve(threads_.size() + 1);  // so that becoming a spare never allocates
+    worker_thread& t = *threads_.emplace_back(std::make_unique<worker_thread>(owner_));
+    try {
+      t.thread = std::thread([&t] { t.main(); });
+    } catch (...) {
+      threads_.pop_back();
+      return nullptr;
+    }
+    extra_.fetch_add(1, std::memory_order_relaxed);
+    return &t;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+void crew::list_locked(worker_thread& t) noexcept {
+  spares_.push_back(&t);
+  t.listed = true;
+}
+
+void crew::give_locked(worker& w, worker_thread& t) noexcept {
+  w.set_thread(t);
+  t.given = &w;
+  t.called.notify_one();
+  orphans_.fetch_add(1, std::memory_order_seq_cst);
+  handed_over_.fetch_add(1, std::memory_order_relaxed);
+}
+
+worker* crew::next_worker(worker_thread& t) noexcept {
+  std::unique_lock hold(mutex_);
+  if (t.given == nullptr) {
+    // One that is just being started may be listed already: a claim was withdrawn.
+    if (!t.listed) list_locked(t);
+    const auto is_called = [&] { return t.given != nullptr || ending_; };
+    if (spare_idle_ > std::chrono::hours(24 * 365)) t.called.wait(hold, is_called);
+    else if (!t.called.wait_for(hold, spare_idle_, is_called)) {
+      std::erase(spares_, &t);
+      extra_.fetch_sub(1, std::memory_order_relaxed);
+      t.ended = true;
+    }
+  }
+  return std::exchange(t.given, nullptr);
+}
+
+// ---- Handing over ----------------------------------------------------------------------------
+
+platform::thread_number crew::thread_of(const worker& w) noexcept {
+  std::scoped_lock hold(mutex_);
+  return w.thread().number.load(std::memory_order_relaxed);
+}
+
+crew::hand_over crew::take_over(worker& w, blocked_fiber& who) noexcept {
+  std::scoped_lock hold(mutex_);
+  worker_thread& t = w.thread();
+  if (t.hold.held() != &w || t.hold.looks_inside()) return hand_over::returned;
+  worker_thread* const spare = spare_locked();
+  if (!t.hold.claim(&w)) {
+    if (spare != nullptr) list_locked(*spare);
+    return platform::prepare_heavy_barrier() ? hand_over::returned : hand_over::no_barrier;
+  }
+  // Until the claim is finished or withdrawn its fiber can do nothing that ends it: it would ask for this
+  // lock first.
+  const fiber_core* const c = t.current;
+  who.id = c->id;
+  std::strncpy(who.name, name_of(c), sizeof who.name - 1);
+  who.call = platform::blocked_call_of(t.number.load(std::memory_order_relaxed));
+  const stack_slice& stack = c->the_frame()->slice;
+  who.caller = platform::likely_caller(who.call, stack.low, stack.high);
+  if (spare == nullptr) {
+    t.hold.withdraw(&w);
+    return hand_over::no_spare;
+  }
+  give_locked(w, *spare);
+  t.hold.finish_claim();
+  return hand_over::done;
+}
+
+bool crew::give_away(worker_thread& t) noexcept {
+  std::scoped_lock hold(mutex_);
+  worker* const w = t.hold.held();
+  worker_thread* const spare = spare_locked();
+  if (spare == nullptr) return false;
+  t.hold.drop();
+  give_locked(*w, *spare);
+  return true;
+}
+
+worker* crew::resolve(worker_thread& t) noexcept {
+  std::scoped_lock hold(mutex_);
+  return t.hold.held();
+}
+
+}  // namespace tendril::detail

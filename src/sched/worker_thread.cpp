@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/worker_thread.hpp"
+
+#include "base/check.hpp"
+#include "platform/signal_stack.hpp"
+#include "sched/blocked_report.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/thread_pin.hpp"
+#include "sched/worker.hpp"
+
+#include <utility>
+
+namespace tendril::detail {
+namespace {
+
+thread_local worker_thread* tls_thread = nullptr;
+
+}  // namespace
+
+__attribute__((noinline)) worker_thread* this_worker_thread() noexcept {
+  worker_thread* t = tls_thread;
+  asm volatile("" : "+r"(t) : : "memory");
+  return t;
+}
+
+void worker_thread::main() noexcept {
+  platform::signal_stack overflow_stack;
+  overflow_stack
+      .install();  // without one an overflow still ends the process, only without its report
+  slots = thread_slots::of_this_thread();
+  scheduler_context.adopt_thread();
+  number.store(platform::this_thread_number(), std::memory_order_relaxed);
+  tls_thread = this;
+  while (worker* const w = owner.threads().next_worker(*this)) {
+    hold.take(w);
+    if (w->run()) break;  // the runtime ends
+    // The worker has another thread by now, and the fiber that this one ran has left it.
+    fiber_core* const c = std::exchange(moving, nullptr);
+    owner.requeue(c);
+    owner.threads().moved_off();
+  }
+  tls_thread = nullptr;
+}
+
+__attribute__((noinline)) void worker_thread::move_off() noexcept {
+  const flow_state flow(slots);
+  fiber_core* const self = std::exchange(current, nullptr);
+  moving = self;
+  void* const back = switch_context(self->ctx, scheduler_context, nullptr);
+  worker::arrive(static_cast<worker*>(back), flow);
+}
+
+// ---- Holding a worker ------------------------------------------------------------------------
+
+__attribute__((noinline)) worker* resolve_claim(worker_thread& t) noexcept {
+  // Null is final, until the thread itself asks for another worker. A worker is ours again.
+  worker* const w = t.hold.held();
+  return basic_worker_hold<worker>::is_claimed(w) ? t.owner.threads().resolve(t) : w;
+}
+
+__attribute__((noinline)) worker* hold_worker_slow(worker_thread& thread) noexcept {
+  for (worker_thread* t = &thread;; t = this_worker_thread()) {
+    if (worker* const w = resolve_claim(*t)) return w;
+    if (t->pins != 0) return nullptr;
+    t->move_off();
+    worker* const w = this_worker_thread()->hold.enter_outermost();
+    if (basic_worker_hold<worker>::is_worker(w)) return w;
+  }
+}
+
+worker_use::worker_use(may_move) noexcept : worker_(hold_worker()) {
+  // A fiber that may move is in no other such scope.
+  if (worker_ != nullptr) thread_ = &worker_->thread();
+}
+
+poller* worker_use::events() const noexcept {
+  return worker_ != nullptr ? &worker_->events() : nullptr;
+}
+
+// ---- Pinned fibers ---------------------------------------------------------------------------
+
+void unpin_thread() noexcept {
+  worker_thread* const t = this_worker_thread();
+  if (t == nullptr || t->current == nullptr) return;
+  TENDRIL_CHECK(t->pins != 0, "a fiber is unpinned as often as it was pinned");
+  if (--t->pins != 0) return;
+  bool orphaned;
+  {
+    const worker_use here;
+    orphaned = here.get() == nullptr;
+  }
+  if (orphaned) t->move_off();
+}
+
+namespace {
+
+/// Inside, w held or null: sees to it that nobody waits for this thread. Not inside afterwards. False: it
+/// has to keep the worker.
+bool leave_worker(worker_thread& t, worker* w, const char* reason) noexcept {
+  crew& threads = t.owner.threads();
+  threads.count_pinned_park();
+  const bool given = w == nullptr || threads.give_away(t);
+  t.hold.leave();  // if there was no spare: the monitor may try again
+  t.owner.reporter().pinned(*t.current, reason, given);
+  return given;
+}
+
+}  // namespace
+
+void park_pinned(time_point deadline, const char* reason) {
+  worker* const w = hold_worker();
+  worker_thread& t = *this_worker_thread();
+  fiber_core* const self = t.current;
+  if (self->park.try_consume()) {
+    t.hold.leave();
+    return;
+  }
+  const bool given = leave_worker(t, w, reason);
+  // From commit_park() on whoever unparks the fiber reads these, and then wakes the thread: exactly once,
+  // because unpark() is true exactly once.
+  const std::int8_t affinity = std::exchange(self->affinity, affinity_thread);
+  self->the_frame()->thread = &t.pinned_waiter;
+  if (self->park.commit_park()) {
+    const bool rests = given && deadline == no_deadline;
+    if (rests) t.owner.threads().rests();
+    const bool woken = t.pinned_waiter.block(deadline);
+    // Too late, but somebody was faster and is about to wake us.
+    if (!woken && !self->park.unpark()) t.pinned_waiter.block(no_deadline);
+    if (rests) t.owner.threads().goes_on();
+  }
+  self->affinity = affinity;
+}
+
+void yield_thread() noexcept {
+  if (worker* const w = hold_worker()) {
+    if (w->in_demand()) leave_worker(w->thread(), w, "this_fiber::yield");
+    else w->thread().hold.leave();
+  }
+  std::this_thread::yield();
+}
+
+void about_to_block(const char* reason) noexcept {
+  worker_thread* const t = this_worker_thread();
+  if (t == nullptr || t->current == nullptr || t->pins == 0) return;
+  leave_worker(*t, hold_worker(), reason);
+}
+
+}  // namespace tendril::detail

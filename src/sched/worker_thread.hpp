@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An OS thread that holds a worker, or has lost it, or waits as a spare to be given one.
+//
+//                    given a worker                     takes off: the fiber
+//     spare ------------------------> holds a worker    it runs goes on elsewhere
+//       ^                              |         ^  \                  |
+//       |                      blocked |         |   '-- loses it ---> orphaned
+//       '-- the runtime ends           '---------'                     |
+//       ^            or idle for long                                  |
+//       '--------------------------------------------------------------'
+//
+// The worker (worker.hpp) is what runs fibers: queues, timers, poller, caches. The thread is where they run:
+// it has the C++ runtime's exception state, errno, a signal stack, and the context to which a fiber
+// switches when there is no other. A fiber that blocks its thread (a system call nobody intercepts, a lock
+// of another library, a park below a foreign frame) must not take the worker along: the monitor takes
+// the worker away from the thread (worker_hold.hpp) and gives it to a spare thread (crew.hpp).
+//
+// An *orphaned* thread goes on in its fiber's code when the call that blocked returns, at the same time as
+// the worker, on its new thread, runs other fibers. What the fiber then calls works as on a plain thread, with
+// the fiber's own name, id, deadlines and stop requests: wakes go through the injection queue, cores
+// come from the pool. At its next call that may switch, or at its end, the fiber *moves off*: it is queued
+// like one that was just woken, and continues on whichever worker takes it. Not earlier: code that
+// calls something which never switches, say, holding a std::mutex of another library or the address of a
+// thread_local, is entitled to be on the same thread afterwards. So a fiber with an affinity is bound to
+// its worker, not to a thread.
+//
+// A fiber that is *pinned* (thread_pin.hpp) has frames on the thread's own stack and cannot move off: its
+// waits block the thread. Before it does, it gives the worker away itself.
+//
+// Who may call what: everything but `owner` and `number` belongs to the thread; what crew.hpp guards is
+// marked.
+#pragma once
+
+#include "base/cacheline.hpp"
+#include "context/context.hpp"
+#include "context/exception_globals.hpp"
+#include "platform/thread_state.hpp"
+#include "sched/fiber_core.hpp"
+#include "sched/thread_waiter.hpp"
+#include "sched/worker_hold.hpp"
+
+#include <condition_variable>
+#include <cstdint>
+#include <thread>
+
+namespace tendril::detail {
+
+class poller;
+class scheduler;
+class worker;
+
+struct alignas(cacheline_bytes) worker_thread {
+  explicit worker_thread(scheduler& s) noexcept : owner(s) {}
+  worker_thread(const worker_thread&) = delete;
+  worker_thread& operator=(const worker_thread&) = delete;
+
+  // What a switch touches.
+  basic_worker_hold<worker> hold;
+  fiber_core* current = nullptr;  ///< whom it runs; null: nobody, it is in the scheduler context
+  std::uint32_t pins = 0;         ///< of `current`: see thread_pin.hpp
+  thread_slots slots;
+  context scheduler_context;
+
+  scheduler& owner;
+  fiber_core* moving = nullptr;  ///< has moved off, and is to be queued
+  /// Wakes a pinned fiber's thread. Its own, so that each wake is one that unparked the fiber.
+  thread_waiter pinned_waiter;
+
+  // Guarded by the crew's lock.
+  worker* given = nullptr;
+  bool listed = false;  ///< among the spares
+  bool ended = false;
+  std::condition_variable called;
+  std::atomic<platform::thread_number> number{0};
+  std::thread thread;
+
+  /// The life of the thread.
+  void main() noexcept;
+  /// Orphaned, on its fiber, not pinned: continues that fiber on a worker. Returns there, not inside.
+  void move_off() noexcept;
+};
+
+/// The calling thread, if it belongs to a runtime.
+///
+/// Never inlined, and its result opaque: compilers keep the address of a thread-local over calls, and a
+/// fiber that has migrated in between would go on with its former thread's. Every use after a possible
+/// switch calls it anew.
+worker_thread* this_worker_thread() noexcept;
+
+/// The fiber that runs on the calling thread, and whose runtime the thread belongs to; null on others. True
+/// of orphaned threads, too, and at any time: neither changes but by a switch.
+inline fiber_core* current_fiber() noexcept {
+  const worker_thread* const t = this_worker_thread();
+  return t != nullptr ? t->current : nullptr;
+}
+inline scheduler* current_scheduler() noexcept {
+  worker_thread* const t = this_worker_thread();
+  return t != nullptr ? &t->owner : nullptr;
+}
+/// Whether the caller is a fiber that can be switched away from: not pinned to its thread.
+inline bool can_park() noexcept {
+  const worker_thread* const t = this_worker_thread();
+  return t != nullptr && t->current != nullptr && t->pins == 0;
+}
+
+/// What hold_worker() and worker_use do when held is no worker.
+worker* resolve_claim(worker_thread& t) noexcept;
+worker* hold_worker_slow(worker_thread& t) noexcept;
+
+/// The caller's worker, with the caller inside; whoever switches next leaves, or the caller does. Null on
+/// plain threads, in the scheduler context, and for a pinned fiber whose thread is orphaned.
+///
+/// \switch  when the thread is orphaned: the fiber moves off first
+inline worker* hold_worker() noexcept {
+  worker_thread* const t = this_worker_thread();
+  if (t == nullptr || t->current == nullptr) return nullptr;
+  worker* const w = t->hold.enter_outermost();
+  if (basic_worker_hold<worker>::is_worker(w)) [[likely]]
+    return w;
+  return hold_worker_slow(*t);
+}
+/// The same for who is about to be switched away from: null for any pinned fiber.
+///
+/// \switch  as above
+inline worker* hold_to_leave() noexcept {
+  worker_thread* const t = this_worker_thread();
+  if (t == nullptr || t->current == nullptr) return nullptr;
+  worker* const w = t->hold.enter_outermost();
+  if (basic_worker_hold<worker>::is_worker(w) && t->pins == 0) [[likely]]
+    return w;
+  return t->pins == 0 ? hold_worker_slow(*t) : nullptr;
+}
+
+/// For a scope in which the caller's worker may be used. In it nobody switches, and no user's code runs.
+class worker_use {
+ public:
+  worker_use() noexcept : thread_(this_worker_thread()) {
+    if (thread_ == nullptr) return;
+    const auto e = thread_->hold.enter();
+    nested_ = e.nested;
+    worker_ = e.worker;
+    if (!basic_worker_hold<worker>::is_worker(worker_)) [[unlikely]]
+      worker_ = resolve_claim(*thread_);
+  }
+  /// The same, but an orphaned fiber moves off first.
+  /// \switch  then
+  struct may_move {};
+  explicit worker_use(may_move) noexcept;
+  ~worker_use() {
+    if (thread_ != nullptr) thread_->hold.leave(nested_);
+  }
+  worker_use(const worker_use&) = delete;
+  worker_use& operator=(const worker_use&) = delete;
+
+  /// Null: the thread has none.
+  worker* get() const noexcept { return worker_; }
+  /// That worker's; null without one.
+  poller* events() const noexcept;
+
+ private:
+  worker_thread* thread_ = nullptr;
+  worker* worker_ = nullptr;
+  bool nested_ = false;
+};
+
+/// Parks the calling fiber, which is pinned: blocks its thread until it is unparked or the deadline has
+/// passed. The worker, if the thread still holds it, is given away before.
+void park_pinned(time_point deadline, const char* reason);
+
+/// A yield of who cannot be switched away from: a plain thread, or a pinned fiber. Who yields wants others to
+/// run, so a pinned fiber gives a worker away that has anything to do.
+void yield_thread() noexcept;
+
+/// The calling fiber, if it is pinned, is about to block its thread by other means.
+void about_to_block(const char* reason) noexcept;
+
+}  // namespace tendril::detail
