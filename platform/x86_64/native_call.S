@@ -3,11 +3,11 @@
 // Calls on the native stack of the thread for targets that may throw. Used by native_stack.hpp, which
 // calls these as whatever the target is, with the target itself as one argument more:
 //
-//     tendril_native_call_scalar     target in r9: at most five integers, any vector registers
+//     tendril_native_call_scalar     limit in r8, target in r9: at most four integers, any vector registers
 //     tendril_native_call_closure    target in rcx: behind the two or three that a closure takes
 //
-// All argument registers reach the target and all result registers the caller: only rax (no target here
-// has variable arguments), r10 and r11 are used.
+// All argument registers reach the target and all result registers the caller: only r8 to r11 are used.
+// The limit that a caller gives is a guess, see native_stack.hpp.
 // The frame stays on the fiber's stack:
 //
 //     rbp + 16                           <- CFA
@@ -36,7 +36,8 @@
 tendril_native_call_closure:
         .cfi_startproc
         endbr64
-        movq    %rcx, %rax
+        movq    %fs:0x70, %r8
+        movq    %rcx, %r9
         jmp     .Lcall
         .cfi_endproc
         .size   tendril_native_call_closure, .-tendril_native_call_closure
@@ -49,7 +50,8 @@ tendril_native_call_scalar:
         .cfi_personality 0x9b, DW.ref.__gcc_personality_v0
         .cfi_lsda 0x1b, .Lexceptions
         endbr64
-        movq    %r9, %rax
+        cmpq    %fs:0x70, %r8
+        jne     .Lread_limit
 .Lcall:
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
@@ -57,7 +59,7 @@ tendril_native_call_scalar:
         movq    %rsp, %rbp
         .cfi_def_cfa_register %rbp
         movq    tendril_thread_stacks@gottpoff(%rip), %r10
-        pushq   %fs:0x70
+        pushq   %r8
         movq    %fs:STACKS_NATIVE_TOP(%r10), %r11
         movq    %fs:STACKS_NATIVE(%r10), %r10
         movq    SEG_LIMIT(%r10), %r10
@@ -68,15 +70,24 @@ tendril_native_call_scalar:
         .type   __morestack, @function
 __morestack:
 .Lbegin:
-        call    *%rax
+        call    *%r9
 .Lend:
-        leaq    -8(%rbp), %rsp
-        popq    %fs:0x70
+        movq    -8(%rbp), %r10
+        movq    %rbp, %rsp
+        movq    %r10, %fs:0x70
         popq    %rbp
         .cfi_remember_state
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp
         ret
+        .cfi_restore_state
+
+        .cfi_remember_state
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
+.Lread_limit:
+        movq    %fs:0x70, %r8
+        jmp     .Lcall
         .cfi_restore_state
 
 .Lcleanup:

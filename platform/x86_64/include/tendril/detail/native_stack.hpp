@@ -11,7 +11,7 @@
 //  inline   the target does not throw, its arguments and result are scalars: one asm statement loads the
 //           argument registers, changes the stack and calls the target. A few loads and stores in all.
 //  stub     the same, but it may throw: native_call.S, with unwind information, passes all argument
-//           registers on and finds the target in r9.
+//           registers on, and is told the limit in r8 and the target in r9.
 //  closure  everything else: a closure on the caller's stack refers to target and arguments; a function
 //           made for its type runs it over there, reached in either way. The result's type is exact, so
 //           the compiler knows where it goes, also one in memory and one that cannot be moved.
@@ -60,21 +60,31 @@ inline bool (*const volatile stack_pinned)(std::uintptr_t) noexcept = &tendril_s
 
 // --- the stacks ----------------------------------------------------------------------------------
 
+/// The limit word of the running flow of control: 0 on threads and where the stack is contiguous.
 [[gnu::always_inline]] inline std::uintptr_t limit_word() noexcept {
   std::uintptr_t limit;
   asm volatile("movq %%fs:0x70, %0" : "=r"(limit));
   return limit;
 }
 
+/// The same word, for who calls where it is known not to be 0: the compiler may read it once for a whole
+/// function, which runs on one segment as long as it lasts. May be another's, see below.
+[[gnu::always_inline]] inline std::uintptr_t presumed_limit() noexcept {
+  std::uintptr_t limit;
+  asm("movq %%fs:0x70, %0" : "=r"(limit));
+  return limit;
+}
+
 struct native_stack {
-  void* top = nullptr;  ///< null: call in place
-  std::uintptr_t limit = 0;
+  void* top;
+  std::uintptr_t limit;
 };
 
-/// Where a caller goes whose limit word is not 0.
-[[gnu::always_inline]] inline native_stack find_native_stack(std::uintptr_t limit) noexcept {
+/// Where a caller goes whose limit word is not 0. False: nowhere, it calls in place.
+[[gnu::always_inline]] inline bool find_native_stack(std::uintptr_t limit,
+                                                     native_stack& to) noexcept {
   constexpr std::uintptr_t tag = 31;
-  if ((limit & tag) == tag) return {};
+  if (__builtin_expect((limit & tag) == tag, 0)) return false;
   void* top;
   const std::uintptr_t* header;
   asm volatile(
@@ -83,9 +93,9 @@ struct native_stack {
       "movq %%fs:16(%1), %1"
       : "=&r"(top), "=&r"(header));
   // The native stack was full and left for a segment, perhaps the caller's: then its frames are live.
-  if (header[0] != 0 && stack_pinned(limit)) [[unlikely]]
-    return {};
-  return {top, header[1]};
+  if (__builtin_expect(header[0] != 0, 0) && stack_pinned(limit)) return false;
+  to = {top, header[1]};
+  return true;
 }
 
 // --- registers -----------------------------------------------------------------------------------
@@ -147,21 +157,34 @@ struct result_registers {
   }
 };
 
-// rax: first the limit of the native stack, then for functions with variable arguments the number
-// of vector registers. The limit changes first on the way there, last on the way back.
+// The limit changes first on the way there, last on the way back. The compiler may keep the presumed limit
+// for as long as the function lasts, which is right but where it makes two functions of one; so it is
+// checked. Loading it here would tie each call to the store that ended the one before, and checking it with
+// a branch that is taken costs as much: both were seen in loops, a fifth of a call.
 #ifdef __AVX__
 #define TENDRIL_CLEAN_VECTORS "vzeroupper\n\t"
 #else
 #define TENDRIL_CLEAN_VECTORS
 #endif
-#define TENDRIL_ENTER_NATIVE_STACK                 \
-  "movq %%rax, %%fs:0x70\n\t"                      \
-  "movq %%rsp, %[sp]\n\t"                          \
-  "movq %%r10, %%rsp\n\t"                          \
-  "movl %[count], %%eax\n\t" TENDRIL_CLEAN_VECTORS \
-  "call *%%r11\n\t"                                \
-  "movq %[sp], %%rsp\n\t"                          \
-  "movq %[limit], %%fs:0x70"
+// clang-format off
+#define TENDRIL_ENTER_NATIVE_STACK                              \
+  "cmpq %%fs:0x70, %[limit]\n\t"                                \
+  "jne 2f\n"                                                    \
+  "1:\t"                                                        \
+  "movq %%rax, %%fs:0x70\n\t"                                   \
+  "movq %%rsp, %[sp]\n\t"                                       \
+  "movq %%r10, %%rsp\n\t"                                       \
+  "movl %[count], %%eax\n\t" /* for variable arguments */       \
+  TENDRIL_CLEAN_VECTORS                                         \
+  "call *%%r11\n\t"                                             \
+  "movq %[sp], %%rsp\n\t"                                       \
+  "movq %[limit], %%fs:0x70\n\t"                                \
+  ".subsection 1\n"                                             \
+  "2:\t"                                                        \
+  "movq %%fs:0x70, %[limit]\n\t"                                \
+  "jmp 1b\n\t"                                                  \
+  ".previous"
+// clang-format on
 #ifdef __AVX512F__
 #define TENDRIL_CLOBBERED_AVX512                                                                \
   , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25",   \
@@ -179,17 +202,23 @@ struct result_registers {
 /// The contents of an argument register: what a register holds that carries nothing does not matter.
 template <std::size_t I, std::size_t Count>
 [[gnu::always_inline]] inline std::uint64_t integer_register(const argument_registers& a) noexcept {
-  std::uint64_t value;
-  if constexpr (I < Count) value = a.integers[I];
-  else asm("" : "=r"(value));
-  return value;
+  if constexpr (I < Count) {
+    return a.integers[I];
+  } else {
+    std::uint64_t whatever;
+    asm volatile("" : "=r"(whatever));  // volatile: else it is kept across loops, in memory
+    return whatever;
+  }
 }
 template <std::size_t I, std::size_t Count>
 [[gnu::always_inline]] inline vector_register xmm_register(const argument_registers& a) noexcept {
-  vector_register value;
-  if constexpr (I < Count) value = a.vectors[I];
-  else asm("" : "=x"(value));
-  return value;
+  if constexpr (I < Count) {
+    return a.vectors[I];
+  } else {
+    vector_register whatever;
+    asm volatile("" : "=x"(whatever));
+    return whatever;
+  }
 }
 
 /// Calls a target that does not throw, with that many argument registers of each kind. VectorResult:
@@ -220,18 +249,18 @@ template <std::size_t Integers, std::size_t Vectors, bool VectorResult>
   register std::uint64_t r9 asm("r9") = i5;
   if constexpr (Vectors == 0 && !VectorResult) {
     asm volatile(TENDRIL_ENTER_NATIVE_STACK
-                 : [sp] "=&r"(sp), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi), "+r"(rsi), "+r"(rdx),
-                   "+r"(rcx), "+r"(r8), "+r"(r9)
-                 : [limit] "r"(limit), "r"(frame), [count] "i"(0)
+                 : [sp] "=&r"(sp), [limit] "+r"(limit), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi),
+                   "+r"(rsi), "+r"(rdx), "+r"(rcx), "+r"(r8), "+r"(r9)
+                 : "r"(frame), [count] "i"(0)
                  : "xmm0", "xmm1", TENDRIL_CLOBBERED);
     return {rax, vector_register{}};
   } else if constexpr (Vectors <= 2) {
     register vector_register xmm0 asm("xmm0") = x0;
     register vector_register xmm1 asm("xmm1") = x1;
     asm volatile(TENDRIL_ENTER_NATIVE_STACK
-                 : [sp] "=&r"(sp), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi), "+r"(rsi), "+r"(rdx),
-                   "+r"(rcx), "+r"(r8), "+r"(r9), "+x"(xmm0), "+x"(xmm1)
-                 : [limit] "r"(limit), "r"(frame), [count] "i"(static_cast<int>(Vectors))
+                 : [sp] "=&r"(sp), [limit] "+r"(limit), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi),
+                   "+r"(rsi), "+r"(rdx), "+r"(rcx), "+r"(r8), "+r"(r9), "+x"(xmm0), "+x"(xmm1)
+                 : "r"(frame), [count] "i"(static_cast<int>(Vectors))
                  : TENDRIL_CLOBBERED);
     return {rax, xmm0};
   } else {
@@ -246,10 +275,9 @@ template <std::size_t Integers, std::size_t Vectors, bool VectorResult>
         "movups 80(%[vectors]), %%xmm5\n\t"
         "movups 96(%[vectors]), %%xmm6\n\t"
         "movups 112(%[vectors]), %%xmm7\n\t" TENDRIL_ENTER_NATIVE_STACK
-        : [sp] "=&r"(sp), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi), "+r"(rsi), "+r"(rdx),
-          "+r"(rcx), "+r"(r8), "+r"(r9), "=x"(xmm0)
-        : [limit] "r"(limit),
-          "r"(frame), [vectors] "r"(arguments.vectors), [count] "i"(static_cast<int>(Vectors))
+        : [sp] "=&r"(sp), [limit] "+r"(limit), "+r"(rax), "+r"(r10), "+r"(r11), "+r"(rdi),
+          "+r"(rsi), "+r"(rdx), "+r"(rcx), "+r"(r8), "+r"(r9), "=x"(xmm0)
+        : "r"(frame), [vectors] "r"(arguments.vectors), [count] "i"(static_cast<int>(Vectors))
         : "xmm1", TENDRIL_CLOBBERED);
     return {rax, xmm0};
   }
@@ -283,7 +311,7 @@ struct scalar_call {
   static constexpr std::size_t integers = sizeof...(P) - vectors;
   static constexpr bool scalars = is_scalar_result<R> && (is_scalar_argument<P> && ...);
   static constexpr bool can_inline = scalars && integers <= 6 && vectors <= 8;
-  static constexpr bool has_stub = scalars && integers <= 5 && vectors <= 8 && !Variadic;
+  static constexpr bool has_stub = scalars && integers <= 4 && vectors <= 8 && !Variadic;
 
   [[gnu::always_inline]] static R inlined(const native_stack& to, std::uintptr_t limit,
                                           const void* target, P... p) noexcept {
@@ -297,12 +325,12 @@ struct scalar_call {
     argument_registers arguments;
     (arguments.add<P>(p), ...);
     return [&]<std::size_t... V>(std::index_sequence<V...>) __attribute__((always_inline))->R {
-      using stub = R (*)(std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t,
+      using stub = R (*)(std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t, std::uintptr_t,
                          const void*, vector_register_at<V>...);
       return reinterpret_cast<stub>(native_call_scalar)(
           integer_register<0, integers>(arguments), integer_register<1, integers>(arguments),
           integer_register<2, integers>(arguments), integer_register<3, integers>(arguments),
-          integer_register<4, integers>(arguments), target, arguments.vectors[V]...);
+          presumed_limit(), target, arguments.vectors[V]...);
     }
     (std::make_index_sequence<vectors>());
   }
@@ -369,10 +397,10 @@ template <bool NoThrow, class F, class... Args>
   const std::uintptr_t limit = limit_word();
   if constexpr (NoThrow ? scalar::can_inline : scalar::has_stub) {
     if (limit != 0)
-      if (const native_stack to = find_native_stack(limit); to.top != nullptr) {
+      if (native_stack to; find_native_stack(limit, to)) {
         const auto target = reinterpret_cast<const void*>(static_cast<std::decay_t<F>>(f));
         if constexpr (NoThrow)
-          return scalar::inlined(to, limit, target, std::forward<Args>(args)...);
+          return scalar::inlined(to, presumed_limit(), target, std::forward<Args>(args)...);
         else return scalar::by_stub(target, std::forward<Args>(args)...);
       }
     return std::invoke(std::forward<F>(f), std::forward<Args>(args)...);
@@ -382,10 +410,10 @@ template <bool NoThrow, class F, class... Args>
     };
     using closure = closure_call<result, std::remove_reference_t<decltype(body)>>;
     if (limit != 0)
-      if (const native_stack to = find_native_stack(limit); to.top != nullptr) {
+      if (native_stack to; find_native_stack(limit, to)) {
         if constexpr (NoThrow && is_scalar_result<result>) {
           return scalar_call<false, result, decltype(&body)>::inlined(
-              to, limit, reinterpret_cast<const void*>(&closure::run_noexcept), &body);
+              to, presumed_limit(), reinterpret_cast<const void*>(&closure::run_noexcept), &body);
         } else {
           using entry = decltype(&closure::run);
           using stub = result (*)(decltype(&body), decltype(&body), entry, entry);
