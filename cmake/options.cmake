@@ -46,7 +46,7 @@ endif()
 
 # Stacks that grow by segments (docs/segmented-stacks.md). AUTO: when processor, compiler, linker and
 # flags allow it; else the reason is printed and kept for who asks for such a stack at run time.
-set(TENDRIL_SEGMENTED OFF CACHE STRING "Segmented stacks: AUTO, ON or OFF")
+set(TENDRIL_SEGMENTED AUTO CACHE STRING "Segmented stacks: AUTO, ON or OFF")
 set_property(CACHE TENDRIL_SEGMENTED PROPERTY STRINGS AUTO ON OFF)
 if(NOT TENDRIL_SEGMENTED MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "TENDRIL_SEGMENTED is '${TENDRIL_SEGMENTED}'; it must be AUTO, ON or OFF")

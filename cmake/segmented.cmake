@@ -18,8 +18,57 @@
 #     makes of it what users link: those options, and tendril::tendril
 
 # What our runtime takes over from libc and the unwinder: every reference in a program that links
-# tendril::segmented to one of these becomes __wrap_<name>, which the library defines.
+# tendril::segmented to one of these becomes __wrap_<name>, which the library defines
+# (platform/x86_64/split_shims.S, split_jumps.S).
 set(TENDRIL_SEGMENTED_WRAPPED
+  _Unwind_Resume
+  __cxa_allocate_exception
+  __cxa_throw
+  __cxa_rethrow
+  __cxa_free_exception
+  __cxa_begin_catch
+  __cxa_end_catch
+  _ZSt9terminatev
+  _ZSt17__throw_bad_allocv
+  _ZSt20__throw_length_errorPKc
+  _ZSt28__throw_bad_array_new_lengthv
+  _ZSt25__throw_bad_function_callv
+  _ZNSt15__exception_ptr13exception_ptr10_M_releaseEv
+  _Znwm
+  _Znam
+  _ZdlPv
+  _ZdlPvm
+  _ZdaPv
+  _ZdaPvm
+  malloc
+  calloc
+  realloc
+  free
+  memcpy
+  memmove
+  memset
+  memcmp
+  memchr
+  strlen
+  strcmp
+  _ZNSt6chrono3_V212steady_clock3nowEv
+  _ZNSt6chrono3_V212system_clock3nowEv
+  clock_gettime
+  sched_yield
+  __errno_location
+  _ZNSt3_V216generic_categoryEv
+  _ZNSt3_V215system_categoryEv
+  __cxa_guard_acquire
+  __cxa_guard_release
+  abort
+  __stack_chk_fail
+  setjmp
+  _setjmp
+  __sigsetjmp
+  longjmp
+  _longjmp
+  siglongjmp
+  __longjmp_chk
 )
 
 # The flags that files of this language are compiled with in any configuration, and the linker's.

@@ -55,6 +55,13 @@ std::size_t max_map_count() noexcept;
 /// The mappings the process has now. Walks all of them: about a microsecond each.
 std::size_t map_count() noexcept;
 
+struct stack_bounds {
+  std::byte* low = nullptr;
+  std::byte* high = nullptr;
+};
+/// The calling thread's own stack, its guard excluded. False where the system does not tell.
+bool this_thread_stack(stack_bounds& out) noexcept;
+
 /// Whether the byte's page is backed by memory of its own.
 bool is_resident(const void* address) noexcept;
 

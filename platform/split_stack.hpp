@@ -22,7 +22,8 @@
 //     that a loop that crosses the edge pays no allocation, and given back when the fiber parks.
 //  2. The limit word is changed before the stack pointer on the way to a new segment, and after it on the
 //     way back: a signal handler between the two finds a limit whose `next` is free.
-//  3. Slow paths run on thread_stacks::slow_top, never on a fiber's stack, and grow no stack themselves.
+//  3. Slow paths run on thread_stacks::slow_top, never on a fiber's stack, with no limit in force: they
+//     may be compiled either way, and grow nothing themselves.
 #pragma once
 
 #include <tendril/config.hpp>
@@ -33,31 +34,42 @@
 namespace tendril::platform {
 
 struct segment {
-  segment* next;            ///< the one that is entered next, or null
-  std::uintptr_t limit;     ///< tagged
-  std::byte* first_sp;      ///< 16-byte aligned
-  std::size_t room;         ///< first_sp - limit: the largest frame with its arguments
-  segment* previous;        ///< the one this was entered from; null for a fiber's first
-  void* owner;              ///< the fiber's control block
-  std::size_t total_bytes;  ///< of this and all before it
-  std::uint8_t shift;       ///< n
-  bool pinned;              ///< frames on a thread's native stack lie before it
+  segment* next;         ///< the one that is entered next, or null
+  std::uintptr_t limit;  ///< tagged
+  std::byte* first_sp;   ///< 16-byte aligned
+  std::size_t room;      ///< first_sp - limit: the largest frame with its arguments
+  segment* previous;     ///< the one this was entered from; null for a fiber's first
+  void* owner;           ///< the fiber's control block; null for a thread's native stack
+  void* dynamic;         ///< what __morestack_allocate_stack_space gave to frames on it
+  std::uint32_t total;   ///< size of this and all before it, in units of 2 KiB
+  std::uint8_t shift;    ///< n
+  std::uint8_t pinned;   ///< frames on a thread's native stack lie before it
 };
 static_assert(sizeof(segment) == 64 && offsetof(segment, limit) == 8 &&
-                  offsetof(segment, first_sp) == 16 && offsetof(segment, room) == 24,
+                  offsetof(segment, first_sp) == 16 && offsetof(segment, room) == 24 &&
+                  offsetof(segment, previous) == 32 && offsetof(segment, owner) == 40 &&
+                  offsetof(segment, total) == 56 && offsetof(segment, shift) == 60 &&
+                  offsetof(segment, pinned) == 61,
               "morestack.S knows these");
 
 inline constexpr unsigned smallest_segment_shift = 11;
 inline constexpr std::uintptr_t limit_tag_mask = 31;
 inline constexpr std::uintptr_t native_tag = 31;
+/// The segment that follows a fiber's first, and on which most calls into unsplit code run: address
+/// space, of which only what is touched takes memory.
+inline constexpr unsigned standard_segment_shift = 17;
 
 /// What a worker thread keeps for the fibers it runs. All null on other threads.
 struct thread_stacks {
   std::byte* slow_top;    ///< of a stack for the runtime's slow paths alone
-  std::byte* native_top;  ///< where native_call starts; the thread's own stack, below slow_top's 64 KiB
+  std::byte* native_top;  ///< where native_call starts: the thread's own stack, 64 KiB further down
   segment* native;        ///< header of the native stack; its limit is tagged native_tag. Its next is
                           ///< not null while a pinned segment may be in use (see segment::pinned)
+  segment* spare;         ///< standard segments, ready to be entered; linked by next
+  std::size_t spares;
 };
+static_assert(offsetof(thread_stacks, spare) == 24 && offsetof(thread_stacks, spares) == 32,
+              "morestack.S knows these");
 
 extern "C" {
 /// Address it by name only from code that cannot be interrupted by a switch (compilers keep
@@ -65,9 +77,22 @@ extern "C" {
 extern TENDRIL_API __thread thread_stacks tendril_thread_stacks
     __attribute__((tls_model("initial-exec")));
 
-/// Called on slow_top by __morestack: the next segment, `previous` being the one that is left, with room
-/// for `bytes`. `foreign`: for a callee that was not compiled for segments. Never null.
-segment* tendril_next_segment(segment* previous, std::size_t bytes, bool foreign) noexcept;
+/// Called on slow_top by __morestack: the segment to go to from the one of `limit`, with room for
+/// `bytes`, linked as its next. Ends the process when there is none.
+segment* tendril_next_segment(std::uintptr_t limit, std::size_t bytes) noexcept;
+
+/// Whether the calling fiber has frames on its thread's native stack: it cannot be switched away from. Only
+/// on a segmented fiber.
+bool tendril_on_pinned_stack() noexcept;
+
+/// Gives back the segments that the caller holds beyond the one it stands on. Cheap when there are none.
+void tendril_give_back_segments() noexcept;
+/// Called by it on slow_top.
+void tendril_release_segments(std::uintptr_t limit) noexcept;
+
+/// Called on slow_top for alloca and variable-length arrays that do not fit: memory that lives as long as
+/// the frame at `sp`. Ends the process when there is none.
+void* tendril_dynamic_space(std::uintptr_t limit, std::size_t bytes, void* sp) noexcept;
 }
 
 /// Room above the limit with which a call into unsplit code stays where it is; the reserve comes on top.
@@ -87,5 +112,11 @@ std::uintptr_t stack_limit() noexcept;
 /// Whether the caller runs on the native stack of its thread, where native_call has brought it: it is
 /// bound to the thread until it returns from there.
 bool on_native_stack() noexcept;
+
+/// Whether the linker made the split function at `code` ask for the room that unsplit callees need.
+bool prologue_was_adjusted(const void* code) noexcept;
+
+/// Once in a process, before the first segment: what the slow paths must save of the vector registers.
+void prepare_split_stacks() noexcept;
 
 }  // namespace tendril::platform

@@ -4,10 +4,12 @@
 // src/context/switch_boost.cpp (Boost.Context, for every other processor and as a cross-check).
 //
 // A switch preserves what the ABI makes callee-saved: the registers, the control bits of the
-// floating-point units. The *sticky* exception flags of MXCSR are not callee-saved and are left
+// floating-point units; and the limit of a segmented stack. The *sticky* exception flags of MXCSR are not callee-saved and are left
 // alone, because on many processors loading a changed MXCSR stalls the pipeline: one fiber that had an
 // inexact result would make every switch many times slower.
 #pragma once
+
+#include <cstdint>
 
 namespace tendril::platform {
 
@@ -29,8 +31,8 @@ void* tendril_switch_first(void** save, void* to, void* transfer) noexcept;
 }
 
 /// Lays out a context below `top` (16-byte aligned) that starts entry(transfer) at the first switch
-/// to it, with default floating-point control words. When entry returns, the stack is left for good.
-/// Returns the value for `to`.
-void* make_context(void* top, entry_function entry) noexcept;
+/// to it, with default floating-point control words and the given limit (see split_stack.hpp; 0: none).
+/// When entry returns, the stack is left for good. Returns the value for `to`.
+void* make_context(void* top, entry_function entry, std::uintptr_t limit = 0) noexcept;
 
 }  // namespace tendril::platform

@@ -60,6 +60,9 @@ struct runtime_options {
   /// of the default size, which typically hold one page each). A worker that is idle for a second gives
   /// all but 1/64 of it back to the system.
   std::size_t warm_stack_bytes = std::size_t{8} << 30;
+  /// What the segments of one fiber may take together: a fiber that needs more ends the process with a
+  /// message. 256 KiB to 1 TiB.
+  std::size_t max_stack_bytes = std::size_t{1} << 30;
   /// Called with the exception that left a spawned fiber, on that fiber, before it ends.
   /// Empty: print the fiber's name and the exception to stderr and terminate.
   std::function<void(std::string_view fiber_name, std::exception_ptr)> on_unhandled_exception = {};

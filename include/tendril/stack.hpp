@@ -16,16 +16,13 @@ enum class stack_kind : std::uint8_t {
   /// A fixed range of address space; the kernel commits a page when it is first touched. Runs any
   /// code; calls into foreign code cost nothing. Takes one page (4 KiB) while parked shallow.
   reserved,
-  /// Small segments linked on demand, for code compiled for it. Not available in this version.
+  /// Small segments linked on demand, 2 KiB at first, for code compiled and linked with the CMake target
+  /// tendril::segmented. Grows to runtime_options::max_stack_bytes. Takes 2 KiB while parked shallow. Calls
+  /// into other code run on a larger segment; see docs/segmented-stacks.md and native_call.
   segmented,
   /// A shared slot; what a suspended fiber uses is copied out. Not available in this version.
   tasklet,
 };
-
-/// Whether fibers of this build of the library can have that kind of stack.
-constexpr bool stack_kind_available(stack_kind kind) noexcept {
-  return kind == stack_kind::reserved;
-}
 
 /// Frames are several times larger under AddressSanitizer and ThreadSanitizer.
 inline constexpr std::size_t default_stack_bytes =
@@ -37,6 +34,9 @@ inline constexpr std::size_t default_stack_bytes =
 /// \endcode
 struct stack_options {
   stack_kind kind = stack_kind::reserved;
+  /// 0: the kind's default: default_stack_bytes, or 2,048 for the first segment of a segmented stack, which
+  /// may have 2,048 bytes to 8 MiB and grows by itself. What follows is about reserved stacks.
+  ///
   /// Address space, not memory: what is never touched is never committed. Rounded up to 16 KiB times
   /// a power of two, at most 8 MiB. Of this a guard page at the bottom and up to 2 KiB at the top
   /// (fibers' tops are spread over cache sets) are not the fiber's. libpq, libcurl and getaddrinfo
@@ -45,8 +45,12 @@ struct stack_options {
   /// A fiber that runs into its guard page ends the process with a message that names the fiber. One
   /// frame larger than a page may step over the guard without touching it and damage another stack:
   /// compile code with large frames with -fstack-clash-protection, which touches every page.
-  std::size_t bytes = default_stack_bytes;
+  std::size_t bytes = 0;
 };
+
+/// Whether fibers of this program can have stacks of that kind. Segmented: the processor, the build of the
+/// library and the linker of the program must all know them. \threads any
+TENDRIL_API bool stack_kind_available(stack_kind kind) noexcept;
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment
 /// variable TENDRIL_STACK_GUARD = madvise, mprotect or canary forces one.

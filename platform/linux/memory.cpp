@@ -4,6 +4,7 @@
 #include "platform/memory.hpp"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -176,6 +177,21 @@ std::size_t map_count() noexcept {
   }
   ::close(fd);
   return lines;
+}
+
+bool this_thread_stack(stack_bounds& out) noexcept {
+  pthread_attr_t attributes;
+  if (::pthread_getattr_np(::pthread_self(), &attributes) != 0) return false;
+  void* low = nullptr;
+  std::size_t bytes = 0;
+  std::size_t guard = 0;
+  const bool known = ::pthread_attr_getstack(&attributes, &low, &bytes) == 0 &&
+                     ::pthread_attr_getguardsize(&attributes, &guard) == 0;
+  ::pthread_attr_destroy(&attributes);
+  if (!known) return false;
+  out.low = static_cast<std::byte*>(low) + guard;
+  out.high = static_cast<std::byte*>(low) + bytes;
+  return true;
 }
 
 bool is_resident(const void* address) noexcept {

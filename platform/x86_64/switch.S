@@ -8,19 +8,22 @@
 //
 //     +0   mxcsr   (4 bytes)
 //     +4   x87 control word (2 bytes), 2 bytes unused
-//     +8   r15
-//     +16  r14
-//     +24  r13
-//     +32  r12
-//     +40  rbx
-//     +48  rbp
-//     +56  where to continue
+//     +8   the limit of a segmented stack, %fs:0x70; 0 for every other kind
+//     +16  r15
+//     +24  r14
+//     +32  r13
+//     +40  r12
+//     +48  rbx
+//     +56  rbp
+//     +64  where to continue
 //
 // switch.cpp, beside this file, lays out the same for a stack that has not run yet.
 //
 // - MXCSR: only the control bits (0xFFC0) are callee-saved. Both sides are compared and ldmxcsr runs
 //   on a difference only: on some processors (Intel's Cascade Lake) it costs some 50 ns when the value
 //   changes, on others (AMD's Zen 5) next to nothing.
+// - The limit is loaded before the stack pointer, see platform/split_stack.hpp, and only on a difference:
+//   without segmented stacks it never differs.
 // - The layout is the same on both sides of the rsp exchange, so the unwind information holds at
 //   every instruction, for whichever stack rsp points to.
 //
@@ -56,8 +59,20 @@
         pushq   %r15
         .cfi_adjust_cfa_offset 8
         .cfi_rel_offset %r15, 0
+        movq    %fs:0x70, %r9
+        pushq   %r9
+        .cfi_adjust_cfa_offset 8
         subq    $8, %rsp
         .cfi_adjust_cfa_offset 8
+.endm
+
+// rsp is still the old stack's, \to the next one's; r9 is the limit that is in force.
+.macro LOAD_CHANGED_LIMIT to
+        movq    8(\to), %r10
+        cmpq    %r9, %r10
+        je      3f
+        movq    %r10, %fs:0x70
+3:
 .endm
 
 // Keeps the present control words in ecx and r8d, to be compared with those of the next stack.
@@ -81,8 +96,8 @@
 .endm
 
 .macro RESTORE_CONTEXT
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
+        addq    $16, %rsp
+        .cfi_adjust_cfa_offset -16
         popq    %r15
         .cfi_adjust_cfa_offset -8
         .cfi_restore %r15
@@ -119,6 +134,7 @@ FUNCTION tendril_switch
         READ_CONTROL_WORDS
         movq    %rsp, (%rdi)
         movq    %rdx, %rax
+        LOAD_CHANGED_LIMIT %rsi
         movq    %rsi, %rsp
         LOAD_CHANGED_CONTROL_WORDS
         RESTORE_CONTEXT
@@ -132,10 +148,11 @@ FUNCTION tendril_switch_first
         READ_CONTROL_WORDS
         movq    %rsp, (%rdi)
         movq    %rdx, %rax
+        LOAD_CHANGED_LIMIT %rsi
         movq    %rsi, %rsp
         LOAD_CHANGED_CONTROL_WORDS
-        movq    40(%rsp), %rbx          // the entry function, see switch.cpp
-        addq    $64, %rsp
+        movq    48(%rsp), %rbx          // the entry function, see switch.cpp
+        addq    $72, %rsp
         jmp     .Lrun
         .cfi_endproc
         .size   tendril_switch_first, .-tendril_switch_first
@@ -153,12 +170,14 @@ FUNCTION tendril_switch_start
         movq    %rax, %rdi
         xorl    %ebp, %ebp
         call    *%rbx
-        subq    $8, %rsp
+        subq    $16, %rsp
         READ_CONTROL_WORDS
+        movq    %fs:0x70, %r9
+        LOAD_CHANGED_LIMIT %rax
         movq    %rax, %rsp
         movq    %rdx, %rax
         LOAD_CHANGED_CONTROL_WORDS
-        addq    $8, %rsp
+        addq    $16, %rsp
         popq    %r15
         popq    %r14
         popq    %r13
@@ -169,4 +188,7 @@ FUNCTION tendril_switch_start
         .cfi_endproc
         .size   tendril_switch_start, .-tendril_switch_start
 
+        // No frame here needs more than the reserve of a segment: the linker leaves callers as they are.
+        .section .note.GNU-split-stack, "", @progbits
+        .section .note.GNU-no-split-stack, "", @progbits
         .section .note.GNU-stack, "", @progbits

@@ -16,6 +16,7 @@ struct first_frame {
   std::uint32_t mxcsr;
   std::uint16_t x87;
   std::uint16_t unused;
+  std::uintptr_t limit;
   void* r15;
   void* r14;
   void* r13;
@@ -25,10 +26,10 @@ struct first_frame {
   void* rip;
   void* padding[2];
 };
-static_assert(offsetof(first_frame, r15) == 8 && offsetof(first_frame, rbx) == 40 &&
-                  offsetof(first_frame, rip) == 56,
+static_assert(offsetof(first_frame, limit) == 8 && offsetof(first_frame, rbx) == 48 &&
+                  offsetof(first_frame, rip) == 64,
               "switch.S draws this layout");
-static_assert((sizeof(first_frame) - 64) % 16 == 0,
+static_assert((sizeof(first_frame) - 72) % 16 == 0,
               "the entry's call needs a 16-byte aligned stack");
 
 // The values a Linux process starts with: all exceptions masked, round to nearest, 64-bit mantissa.
@@ -37,11 +38,12 @@ constexpr std::uint16_t default_x87 = 0x037F;
 
 }  // namespace
 
-void* make_context(void* top, entry_function entry) noexcept {
+void* make_context(void* top, entry_function entry, std::uintptr_t limit) noexcept {
   auto* frame = reinterpret_cast<first_frame*>(static_cast<std::byte*>(top) - sizeof(first_frame));
   *frame = {};
   frame->mxcsr = default_mxcsr;
   frame->x87 = default_x87;
+  frame->limit = limit;
   frame->rbx = reinterpret_cast<void*>(entry);
   frame->rip = reinterpret_cast<void*>(&tendril_switch_start);
   return frame;

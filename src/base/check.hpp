@@ -14,6 +14,12 @@ namespace tendril::detail {
 using describe_caller_fn = void (*)(char* buffer, unsigned long size) noexcept;
 void set_caller_description(describe_caller_fn) noexcept;
 
+struct caller_text {
+  char text[160];
+};
+/// "fiber 'name' (id n)" or "a plain thread".
+caller_text describe_this_caller() noexcept;
+
 }  // namespace tendril::detail
 
 #define TENDRIL_CHECK(condition, message) \

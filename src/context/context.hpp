@@ -31,9 +31,11 @@ struct context {
   void* tsan_fiber = nullptr;
 #endif
 
-  /// Prepares [low, high) to run entry(transfer) at the first switch to it.
-  void make([[maybe_unused]] void* low, void* high, platform::entry_function entry) noexcept {
-    std::atomic_ref(sp).store(platform::make_context(high, entry), std::memory_order_relaxed);
+  /// Prepares [low, high) to run entry(transfer) at the first switch to it. `limit`: of a segmented stack.
+  void make([[maybe_unused]] void* low, void* high, platform::entry_function entry,
+            std::uintptr_t limit = 0) noexcept {
+    std::atomic_ref(sp).store(platform::make_context(high, entry, limit),
+                              std::memory_order_relaxed);
 #if TENDRIL_ASAN
     stack_low = low;
     stack_bytes =

@@ -51,7 +51,7 @@ extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noe
   return tendril_switch(save, to, transfer);
 }
 
-void* make_context(void* top, entry_function entry) noexcept {
+void* make_context(void* top, entry_function entry, std::uintptr_t) noexcept {  // no limits
   __atomic_store_n(&entry_point, entry, __ATOMIC_RELAXED);
   return bc::make_fcontext(top, stack_size_hint, &start);
 }

@@ -36,8 +36,7 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
       throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
     }
   }
-  if (c->stack_class == stack_class_default)
-    c->stack_class = static_cast<std::uint8_t>(s->default_stack_class());
+  if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
   c->done.reset(marker);
   if (const fiber_core* const parent = current_fiber()) {
     // The ambient deadline is inherited: children must not outlive what their parent may wait for.
@@ -116,7 +115,7 @@ void set_closure(fiber_core* c, const closure_ops* ops) noexcept { c->ops = ops;
 
 void apply_options(fiber_core* c, const fiber_options& options) {
   if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
-    c->stack_class = static_cast<std::uint8_t>(choose_size_class(options.stack));
+    c->stack_class = choose_stack_class(options.stack);
   if (options.affinity < -1 || options.affinity > 63)
     throw std::system_error(make_error_code(errc::invalid_option),
                             "fiber_options::affinity is " + std::to_string(options.affinity) +

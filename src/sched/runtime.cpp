@@ -5,6 +5,7 @@
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 #include "stack/overflow.hpp"
+#include "stack/segmented.hpp"
 
 #include <tendril/error.hpp>
 #include <tendril/runtime.hpp>
@@ -35,11 +36,22 @@ void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
   out.use = stack_use::current;
 }
 
+/// For the report of unsplit code that ran off a segment; there too.
+std::uintptr_t describe_running(fiber_description& out) noexcept {
+  if (const fiber_core* const c = current_fiber()) {
+    out.name = name_of(c);
+    out.id = c->id;
+    out.use = stack_use::current;
+  }
+  return platform::stack_limit();
+}
+
 void install_process_hooks() {
   static std::once_flag once;
   std::call_once(once, [] {
     set_caller_description(&describe_caller);
     set_describe_stack(&describe_stack);
+    if constexpr (segments_built) set_describe_running(&describe_running);
     install_overflow_handler();
   });
 }

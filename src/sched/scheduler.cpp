@@ -41,7 +41,15 @@ scheduler::scheduler(runtime& handle, runtime_options options)
       reporter_(options_),
       crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
   platform::prepare_heavy_barrier();
-  default_stack_class_ = choose_size_class(options_.stack);
+  default_stack_class_ = choose_stack_class(options_.stack);
+  constexpr std::size_t least = std::size_t{256} << 10, most = std::size_t{1} << 40;
+  if (options_.max_stack_bytes < least || options_.max_stack_bytes > most)
+    throw std::system_error(
+        make_error_code(errc::invalid_option),
+        "runtime_options::max_stack_bytes = " + std::to_string(options_.max_stack_bytes) +
+            ": allowed are " + std::to_string(least) + " (256 KiB) to " + std::to_string(most) +
+            " (1 TiB)");
+  if constexpr (segments_built) platform::prepare_split_stacks();
   if (options_.seed == 0)
     options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
   table_index_ = register_scheduler(*this);

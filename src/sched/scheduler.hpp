@@ -27,6 +27,8 @@
 #include "sched/crew.hpp"
 #include "sched/registry.hpp"
 #include "sched/worker.hpp"
+#include "stack/small_segments.hpp"
+#include "stack/stack_choice.hpp"
 #include "stack/stack_source.hpp"
 
 #include <tendril/runtime.hpp>
@@ -86,8 +88,9 @@ class scheduler {
   crew& threads() noexcept { return crew_; }
   blocked_reporter& reporter() noexcept { return reporter_; }
   bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
-  unsigned default_stack_class() const noexcept { return default_stack_class_; }
+  stack_choice default_stack_class() const noexcept { return default_stack_class_; }
   stack_source& stacks() noexcept { return stack_source_; }
+  small_segment_source& segments() noexcept { return segment_source_; }
 
  private:
   /// A caller from outside (a thread, a worker of another runtime) that queues a fiber and then wakes a
@@ -119,9 +122,10 @@ class scheduler {
   runtime& handle_;
   runtime_options options_;
   const unsigned worker_count_;
-  unsigned default_stack_class_ = 0;
+  stack_choice default_stack_class_ = 0;
   unsigned table_index_ = 0;
   stack_source stack_source_;
+  small_segment_source segment_source_;
   std::vector<std::unique_ptr<worker>> workers_;
   blocked_reporter reporter_;
   crew crew_;

@@ -21,6 +21,7 @@ worker::worker(scheduler& owner, unsigned index)
       scheduler_index_(static_cast<std::uint8_t>(owner.table_index())),
       fresh_(owner.worker_count() == 1),
       stacks_(owner.stacks(), owner.options().warm_stack_bytes),
+      segments_(owner.segments()),
       timers_(clock::now()),
       poller_(make_poller(owner.options().poller)),
       random_((owner.options().seed + index + 1) * 0x9E3779B97F4A7C15U) {}
@@ -67,25 +68,44 @@ inline void worker::prepare(fiber_core* c) noexcept {
 
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
-  const stack_slice slice = stacks_.acquire(c->stack_class);
+  const stack_choice what = c->stack_class;
+  const bool segmented = segments_built && is_segmented(what);
+  stack_slice slice;
+  if (what == small_first) {
+    if (std::byte* const base = segments_.acquire()) slice = {base, base + small_segment_bytes};
+  } else {
+    slice = stacks_.acquire(size_class_of(what));
+  }
   if (slice.high == nullptr) {
     std::fprintf(
         stderr,
-        "tendril: no memory for the stack of fiber '%s' (id %llu, %u KiB): the system gave no more "
+        "tendril: no memory for the stack of fiber '%s' (id %llu, %zu KiB): the system gave no "
+        "more "
         "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
-        name_of(c), static_cast<unsigned long long>(c->id), 16U << c->stack_class);
+        name_of(c), static_cast<unsigned long long>(c->id), first_bytes(what) >> 10);
     std::abort();
   }
-  const auto top =
-      (reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame)) & ~std::uintptr_t{63};
+  std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);
+  std::uintptr_t limit = 0;
+  if constexpr (segments_built) {
+    if (segmented) {
+      const segment* const first =
+          make_first_segment(slice, first_bytes(what), sizeof(fiber_frame), c);
+      top = reinterpret_cast<std::uintptr_t>(first->first_sp);
+      limit = first->limit;
+    }
+  }
+  top &= ~std::uintptr_t{63};
   auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
   if (const fiber_extras* e = c->extras.load(std::memory_order_acquire))
     frame->block.ambient_deadline = e->ambient_deadline;
-  c->ctx.make(slice.low, frame, &fiber_main);
+  c->ctx.make(slice.low, frame, &fiber_main, limit);
   c->frame.store(frame, std::memory_order_release);
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
 }
 
+/// Not split: it has a catch clause, for which the linker would move the fiber to a larger segment before
+/// it has begun. What it calls has the whole first segment.
 platform::next_context worker::fiber_main(void* transfer) noexcept {
   enter_context();
   fiber_core* self;
@@ -122,11 +142,17 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
   left_ = self;
   left_how_ = how;
   context& mine = self->ctx;
-  void* back;
-  thread_->current = next;
+  bool first = false;
   if (next != nullptr) {
-    const bool first = next->the_frame() == nullptr;
+    first = next->the_frame() == nullptr;
     prepare(next);
+  }
+  // Last: what was called before may have needed room.
+  if constexpr (segments_built)
+    if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
+  thread_->current = next;
+  void* back;
+  if (next != nullptr) {
     back = switch_context(mine, next->ctx, this, first);
   } else {
     back = switch_context(mine, thread_->scheduler_context, this);
@@ -150,7 +176,9 @@ inline void worker::after_switch() noexcept {
       break;
     case departure::end:
       dead_context_.destroy();
-      stacks_.release(dead_slice_, dead_class_);
+      if (!is_segmented(dead_class_)) [[likely]]
+        stacks_.release(dead_slice_, dead_class_);
+      else release_segments(dead_slice_, dead_class_);
       break;
   }
 }
@@ -163,6 +191,12 @@ inline void worker::arrive_here(const flow_state& flow) noexcept {
 }
 
 void worker::arrive(worker* now, const flow_state& flow) noexcept { now->arrive_here(flow); }
+/// The first segment of a fiber that has ended.
+void worker::release_segments(stack_slice slice, stack_choice what) noexcept {
+  if constexpr (segments_built) free_dynamic_space(segment_at_end(slice, first_bytes(what)));
+  if (what == small_first) segments_.release(slice.low);
+  else stacks_.release(slice, size_class_of(what));
+}
 
 void worker::park_current(worker* w) noexcept {
   worker_thread& t = *w->thread_;
@@ -187,7 +221,8 @@ void worker::yield_current(worker* w) noexcept {
 platform::next_context worker::end_current(worker* w) noexcept {
   fiber_core* const self = w->thread_->current;
   fiber_frame* const frame = self->the_frame();
-  const unsigned stack_class = self->stack_class;
+  const stack_choice what = self->stack_class;
+  if (what == small_first) check_small_segment_canary(frame->slice.low);
   const context mine = self->ctx;
   const bool failed = self->error() != nullptr;
   self->frame.store(nullptr, std::memory_order_relaxed);
@@ -211,7 +246,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
   }
   if (failed) w->counters_.finished.publish();
   w->dead_slice_ = frame->slice;
-  w->dead_class_ = stack_class;
+  w->dead_class_ = what;
   w->dead_context_ = mine;
   frame->~fiber_frame();
   // The joiner may have freed the core by now: self is not touched below.
@@ -221,6 +256,8 @@ platform::next_context worker::end_current(worker* w) noexcept {
   if (next != nullptr) w->prepare(next);
   worker_thread& t = *w->thread_;
   t.current = next;
+  if constexpr (segments_built)
+    if (is_segmented(what)) platform::tendril_give_back_segments();
   return leave_context(w->grave_, next != nullptr ? next->ctx : t.scheduler_context, w);
 }
 

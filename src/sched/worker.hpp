@@ -28,6 +28,7 @@
 
 #include "base/cacheline.hpp"
 #include "base/spinlock.hpp"
+#include "base/split.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
 #include "sched/core_pool.hpp"
@@ -37,7 +38,9 @@
 #include "sched/spawn_stack.hpp"
 #include "sched/timer_wheel.hpp"
 #include "sched/worker_thread.hpp"
+#include "stack/small_segments.hpp"
 #include "stack/stack_cache.hpp"
+#include "stack/stack_choice.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -71,7 +74,7 @@ struct worker_counters {
   tally spawned, finished, switches, steals, polls, sleeps, timers;
 };
 
-class alignas(cacheline_bytes) worker {
+class alignas(cacheline_bytes) worker final {
  public:
   worker(scheduler& owner, unsigned index);
   ~worker();
@@ -159,10 +162,11 @@ class alignas(cacheline_bytes) worker {
   fiber_core* pop_pinned() noexcept;
   void prepare(fiber_core* c) noexcept;
   void attach_stack(fiber_core* c) noexcept;
+  void release_segments(stack_slice slice, stack_choice what) noexcept;
   void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
   void arrive_here(const flow_state& flow) noexcept;
-  static platform::next_context fiber_main(void* transfer) noexcept;
+  TENDRIL_NO_SPLIT static platform::next_context fiber_main(void* transfer) noexcept;
 
   scheduler& owner_;
   const unsigned index_;
@@ -180,7 +184,7 @@ class alignas(cacheline_bytes) worker {
   context grave_;
   context dead_context_;  ///< of who ended, until its stack is released
   stack_slice dead_slice_{};
-  unsigned dead_class_ = 0;
+  stack_choice dead_class_ = 0;
 
   std::atomic<fiber_core*> lifo_{nullptr};
   std::atomic<bool> lifo_theft_{false};
@@ -193,6 +197,7 @@ class alignas(cacheline_bytes) worker {
 
   core_cache cores_;
   stack_cache stacks_;
+  small_segment_cache segments_;
   std::uint64_t next_id_ = 0;
   std::uint64_t last_id_ = 0;
   bool trimming_ = false;   ///< idle for long enough to give stacks back

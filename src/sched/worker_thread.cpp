@@ -2,6 +2,7 @@
 #include "sched/worker_thread.hpp"
 
 #include "base/check.hpp"
+#include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
 #include "sched/blocked_report.hpp"
 #include "sched/scheduler.hpp"
@@ -31,6 +32,7 @@ void worker_thread::main() noexcept {
   scheduler_context.adopt_thread();
   number.store(platform::this_thread_number(), std::memory_order_relaxed);
   tls_thread = this;
+  [[maybe_unused]] const thread_segments_if_built segments(*this);
   while (worker* const w = owner.threads().next_worker(*this)) {
     hold.take(w);
     if (w->run()) break;  // the runtime ends
@@ -45,9 +47,35 @@ void worker_thread::main() noexcept {
 __attribute__((noinline)) void worker_thread::move_off() noexcept {
   const flow_state flow(slots);
   fiber_core* const self = std::exchange(current, nullptr);
+  if constexpr (segments_built)
+    if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
   moving = self;
   void* const back = switch_context(self->ctx, scheduler_context, nullptr);
   worker::arrive(static_cast<worker*>(back), flow);
+}
+
+// ---- Segments --------------------------------------------------------------------------------
+
+stack_slice worker_thread::take_segment(unsigned size_class) noexcept {
+  const worker_use here;
+  if (worker* const w = here.get()) return w->stacks().acquire(size_class);
+  std::byte* base = nullptr;
+  if (owner.stacks().take(size_class, &base, 1) == 0) return {};
+  return slice_at(base, size_class, platform::page_size());
+}
+
+void worker_thread::give_segment(stack_slice slice, unsigned size_class) noexcept {
+  const worker_use here;
+  if (worker* const w = here.get()) {
+    w->stacks().release(slice, size_class);
+    return;
+  }
+  std::byte* base = slice_base(slice.low, size_class);
+  owner.stacks().give(size_class, &base, 1, stack_source::memory::touched);
+}
+
+std::size_t worker_thread::segment_limit() const noexcept {
+  return owner.options().max_stack_bytes;
 }
 
 // ---- Holding a worker ------------------------------------------------------------------------
@@ -61,7 +89,7 @@ __attribute__((noinline)) worker* resolve_claim(worker_thread& t) noexcept {
 __attribute__((noinline)) worker* hold_worker_slow(worker_thread& thread) noexcept {
   for (worker_thread* t = &thread;; t = this_worker_thread()) {
     if (worker* const w = resolve_claim(*t)) return w;
-    if (t->pins != 0) return nullptr;
+    if (t->pinned()) return nullptr;
     t->move_off();
     worker* const w = this_worker_thread()->hold.enter_outermost();
     if (basic_worker_hold<worker>::is_worker(w)) return w;
@@ -141,7 +169,7 @@ void yield_thread() noexcept {
 
 void about_to_block(const char* reason) noexcept {
   worker_thread* const t = this_worker_thread();
-  if (t == nullptr || t->current == nullptr || t->pins == 0) return;
+  if (t == nullptr || t->current == nullptr || !t->pinned()) return;
   leave_worker(*t, hold_worker(), reason);
 }
 

@@ -39,6 +39,8 @@
 #include "sched/fiber_core.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker_hold.hpp"
+#include "stack/segmented.hpp"
+#include "stack/stack_choice.hpp"
 
 #include <condition_variable>
 #include <cstdint>
@@ -50,7 +52,7 @@ class poller;
 class scheduler;
 class worker;
 
-struct alignas(cacheline_bytes) worker_thread {
+struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   explicit worker_thread(scheduler& s) noexcept : owner(s) {}
   worker_thread(const worker_thread&) = delete;
   worker_thread& operator=(const worker_thread&) = delete;
@@ -74,6 +76,19 @@ struct alignas(cacheline_bytes) worker_thread {
   std::condition_variable called;
   std::atomic<platform::thread_number> number{0};
   std::thread thread;
+
+  /// Whether its fiber cannot be switched away from: counted (thread_pin.hpp), or on the thread's own stack.
+  bool pinned() const noexcept {
+    if (pins != 0) return true;
+    if constexpr (segments_built)
+      return is_segmented(current->stack_class) && platform::tendril_on_pinned_stack();
+    return false;
+  }
+
+  // What its fiber's stack grows by: from the cache of the worker that it holds, or from the runtime.
+  stack_slice take_segment(unsigned size_class) noexcept override;
+  void give_segment(stack_slice slice, unsigned size_class) noexcept override;
+  std::size_t segment_limit() const noexcept override;
 
   /// The life of the thread.
   void main() noexcept;
@@ -101,7 +116,7 @@ inline scheduler* current_scheduler() noexcept {
 /// Whether the caller is a fiber that can be switched away from: not pinned to its thread.
 inline bool can_park() noexcept {
   const worker_thread* const t = this_worker_thread();
-  return t != nullptr && t->current != nullptr && t->pins == 0;
+  return t != nullptr && t->current != nullptr && !t->pinned();
 }
 
 /// What hold_worker() and worker_use do when held is no worker.
@@ -127,9 +142,9 @@ inline worker* hold_to_leave() noexcept {
   worker_thread* const t = this_worker_thread();
   if (t == nullptr || t->current == nullptr) return nullptr;
   worker* const w = t->hold.enter_outermost();
-  if (basic_worker_hold<worker>::is_worker(w) && t->pins == 0) [[likely]]
+  if (basic_worker_hold<worker>::is_worker(w) && !t->pinned()) [[likely]]
     return w;
-  return t->pins == 0 ? hold_worker_slow(*t) : nullptr;
+  return t->pinned() ? nullptr : hold_worker_slow(*t);
 }
 
 /// For a scope in which the caller's worker may be used. In it nobody switches, and no user's code runs.

@@ -2,22 +2,56 @@
 #include "stack/stack_choice.hpp"
 
 #include "platform/memory.hpp"
-#include "stack/slice_layout.hpp"
+#include "stack/segment_support.hpp"
 
 #include <tendril/error.hpp>
 
+#include <cstdio>
+#include <mutex>
 #include <string>
 
 namespace tendril::detail {
 namespace {
 
+constexpr std::size_t most_bytes = class_bytes(size_class_count - 1);
+constexpr std::size_t small_bytes = first_bytes(small_first);
+
+/// Frames under sanitizers are too large and their run-time libraries are not compiled for segments.
+bool falls_back_to_reserved() noexcept { return TENDRIL_ASAN || TENDRIL_TSAN; }
+
+void say_fallback_once() noexcept {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    std::fputs(
+        "tendril: built with a sanitizer: fibers that ask for stack_kind::segmented get "
+        "stack_kind::reserved\n",
+        stderr);
+  });
+}
+
+stack_choice reserved_class(std::size_t bytes) noexcept {
+  const unsigned size_class = size_class_for(bytes, platform::page_size());
+  return size_class == no_size_class ? no_stack_class : static_cast<stack_choice>(size_class);
+}
+
+stack_choice segmented_class(std::size_t bytes) noexcept {
+  if (bytes == 0 || bytes == small_bytes) return small_first;
+  if (bytes < small_bytes || bytes > most_bytes) return no_stack_class;
+  return segmented_bit | reserved_class(bytes);
+}
+
 std::string explain(const stack_options& options) {
+  const std::string bytes = "stack.bytes = " + std::to_string(options.bytes);
+  const std::string most = std::to_string(most_bytes) + " (8 MiB)";
   switch (options.kind) {
     case stack_kind::reserved:
-      return "stack.bytes = " + std::to_string(options.bytes) + ": allowed are 1 to " +
-             std::to_string(class_bytes(size_class_count - 1)) + " (8 MiB)";
+      return bytes + ": allowed are 1 to " + most + ", or 0 for the default of " +
+             std::to_string(default_stack_bytes);
     case stack_kind::segmented:
-      return "stack.kind = segmented: not available in this version; use stack_kind::reserved";
+      if (const char* why = segments_missing())
+        return "stack.kind = segmented: " + std::string(why) + "; use stack_kind::reserved";
+      return bytes + ": a first segment may have " + std::to_string(small_bytes) + " to " + most +
+             " bytes, or 0 for " + std::to_string(small_bytes);
     case stack_kind::tasklet:
       return "stack.kind = tasklet: not available in this version; use stack_kind::reserved";
   }
@@ -27,23 +61,52 @@ std::string explain(const stack_options& options) {
 
 }  // namespace
 
-unsigned choose_size_class(const stack_options& options, std::error_code& ec) noexcept {
-  if (options.kind == stack_kind::reserved && options.bytes != 0) {
-    const unsigned size_class = size_class_for(options.bytes, platform::page_size());
-    if (size_class != no_size_class) {
-      ec.clear();
-      return size_class;
-    }
-  }
+stack_choice choose_stack_class(const stack_options& options, std::error_code& ec) noexcept {
+  stack_choice chosen = no_stack_class;
   ec = errc::invalid_option;
-  return no_size_class;
+  switch (options.kind) {
+    case stack_kind::reserved:
+      chosen = reserved_class(options.bytes != 0 ? options.bytes : default_stack_bytes);
+      break;
+    case stack_kind::segmented:
+      chosen = segmented_class(options.bytes);
+      if (chosen != no_stack_class && falls_back_to_reserved()) {
+        say_fallback_once();
+        chosen = reserved_class(default_stack_bytes);
+      } else if (segments_missing() != nullptr && !falls_back_to_reserved()) {
+        chosen = no_stack_class;
+        ec = std::make_error_code(std::errc::not_supported);
+      }
+      break;
+    case stack_kind::tasklet:
+      ec = std::make_error_code(std::errc::not_supported);
+      break;
+  }
+  if (chosen != no_stack_class) ec.clear();
+  return chosen;
 }
 
-unsigned choose_size_class(const stack_options& options) {
+stack_choice choose_stack_class(const stack_options& options) {
   std::error_code ec;
-  const unsigned size_class = choose_size_class(options, ec);
+  const stack_choice chosen = choose_stack_class(options, ec);
   if (ec) throw std::system_error(ec, explain(options));
-  return size_class;
+  return chosen;
 }
 
 }  // namespace tendril::detail
+
+namespace tendril {
+
+bool stack_kind_available(stack_kind kind) noexcept {
+  switch (kind) {
+    case stack_kind::reserved:
+      return true;
+    case stack_kind::segmented:
+      return detail::segments_missing() == nullptr;
+    case stack_kind::tasklet:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace tendril

@@ -1,20 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From stack_options, which a user may have filled with anything, to a size class.
+// From stack_options, which a user may have filled with anything, to a stack class: one byte that says
+// the kind and the size of the first, or only, piece of a stack.
+//
+//     bit 7     0; 0xFF means "no wish" where a core keeps the byte
+//     bit 6     segmented
+//     bits 0-5  size class, or small_first
 #pragma once
+
+#include "stack/slice_layout.hpp"
 
 #include <tendril/stack.hpp>
 
+#include <cstdint>
 #include <system_error>
 
 namespace tendril::detail {
 
-/// The size class the options ask for.
-///
-/// \throws std::system_error  errc::invalid_option, naming the option, its value and what is allowed
-unsigned choose_size_class(const stack_options& options);
+/// The byte.
+using stack_choice = std::uint8_t;
 
-/// The same without exceptions; no_size_class on error.
-unsigned choose_size_class(const stack_options& options, std::error_code& ec) noexcept;
+inline constexpr stack_choice segmented_bit = 0x40;
+/// A segmented stack whose first segment is a small one, of 2 KiB.
+inline constexpr stack_choice small_first = segmented_bit | 0x3F;
+inline constexpr stack_choice no_stack_class = 0x80;
+
+constexpr bool is_segmented(stack_choice c) noexcept { return (c & segmented_bit) != 0; }
+constexpr unsigned size_class_of(stack_choice c) noexcept { return c & 0x3FU; }
+/// Bytes of the stack, or of its first segment.
+constexpr std::size_t first_bytes(stack_choice c) noexcept {
+  return c == small_first ? std::size_t{2048} : class_bytes(size_class_of(c));
+}
+
+/// The stack class the options ask for.
+///
+/// \throws std::system_error  errc::invalid_option, naming the option, its value and what is allowed;
+///                            std::errc::not_supported for a kind that this build has not
+stack_choice choose_stack_class(const stack_options& options);
+
+/// The same without exceptions; no_stack_class on error.
+stack_choice choose_stack_class(const stack_options& options, std::error_code& ec) noexcept;
 
 }  // namespace tendril::detail

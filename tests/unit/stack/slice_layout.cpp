@@ -81,36 +81,57 @@ TEST_SUITE("stack_choice") {
 
   std::string error_of(const stack_options& options) {
     try {
-      choose_size_class(options);
+      choose_stack_class(options);
     } catch (const std::system_error& e) {
-      return e.code() == tendril::errc::invalid_option ? e.what() : "another code";
+      if (e.code() == tendril::errc::invalid_option) return e.what();
+      return e.code() == std::errc::not_supported ? std::string("not supported: ") + e.what()
+                                                  : "another code";
     }
     return {};
   }
 
   TEST_CASE("the default and both ends of the range are accepted") {
-    CHECK(class_bytes(choose_size_class({})) == tendril::default_stack_bytes);
-    CHECK(choose_size_class({.bytes = 1}) == 0);
-    CHECK(choose_size_class({.bytes = 8 * MiB}) == 9);
+    CHECK(first_bytes(choose_stack_class({})) == tendril::default_stack_bytes);
+    CHECK(first_bytes(choose_stack_class({.bytes = 0})) == tendril::default_stack_bytes);
+    CHECK(choose_stack_class({.bytes = 1}) == 0);
+    CHECK(choose_stack_class({.bytes = 8 * MiB}) == 9);
   }
 
   TEST_CASE("a size out of range is an error that names it") {
     CHECK(
         error_of({.bytes = 8 * MiB + 1}).find("stack.bytes = 8388609: allowed are 1 to 8388608") ==
         0);
-    CHECK(error_of({.bytes = 0}).find("stack.bytes = 0:") == 0);
+  }
+
+  TEST_CASE("segmented stacks: chosen, refused with the reason, or replaced under a sanitizer") {
+    const stack_options standard{.kind = stack_kind::segmented};
+    const stack_options large{.kind = stack_kind::segmented, .bytes = 100 * KiB};
+    if (tendril::stack_kind_available(stack_kind::segmented)) {
+      CHECK(choose_stack_class(standard) == small_first);
+      CHECK(first_bytes(choose_stack_class(standard)) == 2048);
+      CHECK(is_segmented(choose_stack_class(large)));
+      CHECK(first_bytes(choose_stack_class(large)) == 128 * KiB);
+      CHECK(error_of({.kind = stack_kind::segmented, .bytes = 2047})
+                .find("stack.bytes = 2047: a first segment may have 2048 to 8388608") == 0);
+      CHECK(error_of({.kind = stack_kind::segmented, .bytes = 8 * MiB + 1})
+                .find("stack.bytes = 8388609: a first segment may have 2048 to 8388608") == 0);
+    } else if (TENDRIL_ASAN || TENDRIL_TSAN) {
+      CHECK(first_bytes(choose_stack_class(standard)) == tendril::default_stack_bytes);
+    } else {
+      const std::string said = error_of(standard);
+      CHECK(said.find("not supported: stack.kind = segmented: ") == 0);
+      CHECK(said.find("use stack_kind::reserved") != std::string::npos);
+    }
   }
 
   TEST_CASE("kinds that are not available are errors that say so") {
-    CHECK(error_of({.kind = stack_kind::segmented}).find("segmented: not available") !=
-          std::string::npos);
-    CHECK(error_of({.kind = stack_kind::tasklet}).find("tasklet: not available") !=
-          std::string::npos);
+    CHECK(error_of({.kind = stack_kind::tasklet})
+              .find("not supported: stack.kind = tasklet: not available") == 0);
     CHECK(error_of({.kind = static_cast<stack_kind>(7)}).find("stack.kind = 7: no such") == 0);
     std::error_code ec;
-    CHECK(choose_size_class({.kind = stack_kind::tasklet}, ec) == no_size_class);
-    CHECK(ec == tendril::errc::invalid_option);
-    CHECK(choose_size_class({.bytes = 16 * KiB}, ec) == 0);
+    CHECK(choose_stack_class({.kind = stack_kind::tasklet}, ec) == no_stack_class);
+    CHECK(ec == std::errc::not_supported);
+    CHECK(choose_stack_class({.bytes = 16 * KiB}, ec) == 0);
     CHECK(!ec);
   }
 }
