@@ -92,8 +92,13 @@ __morestack:
         je      .Lslow
         movl    $2048, %edi
         shlq    %cl, %rdi
+        movq    %rdi, %rcx                      // its size
         decq    %rdi
-        orq     %rax, %rdi
+        orq     %rax, %rdi                      // its last byte
+        movq    %rdi, %rax
+        subq    %rsp, %rax
+        cmpq    %rcx, %rax
+        jae     .Lon_another_stack
         subq    $(HEADER_BYTES - 1), %rdi       // the header of the segment that is left
         leaq    SLACK(%r10, %r11), %rcx
         movq    SEG_NEXT(%rdi), %rax
@@ -127,6 +132,14 @@ __morestack:
         .cfi_restore %rbp
         ret
         .cfi_restore_state
+
+        // The limit is not that of the stack we are on: a signal handler on its alternate stack, perhaps over
+        // the unwinder, which stands on a segment that counts as free. It stays there.
+.Lon_another_stack:
+        testl   %r11d, %r11d
+        jnz     .Lcopy_in_place
+        subq    $8, %rsp
+        jmp     .Lgo
 
         // A fiber leaves its first segment, and the thread has a standard one ready.
 .Ltake_spare:
