@@ -86,6 +86,7 @@ void register_yield();
 void register_spawn();
 void register_channel();
 void register_mutex();
+void register_native_call();
 void register_sleepers();
 void register_skynet();
 

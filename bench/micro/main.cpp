@@ -137,6 +137,7 @@ int main(int argc, char** argv) {
   register_spawn();
   register_channel();
   register_mutex();
+  register_native_call();
   register_sleepers();
   register_skynet();
 

@@ -388,6 +388,13 @@ R closure_call<R, Body>::run_noexcept(Body* body) noexcept {
   return (*body)();
 }
 
+/// Which way the code is laid out: a branch that is taken is a fifth of a call.
+#ifdef TENDRIL_SPLIT_CODE
+inline constexpr long likely_segmented = 1;
+#else
+inline constexpr long likely_segmented = 0;
+#endif
+
 /// NoThrow: f does not throw, or the program ends.
 template <bool NoThrow, class F, class... Args>
 [[gnu::always_inline]] inline std::invoke_result_t<F, Args...> call_on_native_stack(
@@ -396,7 +403,7 @@ template <bool NoThrow, class F, class... Args>
   using scalar = scalar_call_of<std::decay_t<F>, Args...>;
   const std::uintptr_t limit = limit_word();
   if constexpr (NoThrow ? scalar::can_inline : scalar::has_stub) {
-    if (limit != 0)
+    if (__builtin_expect(limit != 0, likely_segmented))
       if (native_stack to; find_native_stack(limit, to)) {
         const auto target = reinterpret_cast<const void*>(static_cast<std::decay_t<F>>(f));
         if constexpr (NoThrow)
@@ -409,7 +416,7 @@ template <bool NoThrow, class F, class... Args>
       return std::invoke(std::forward<F>(f), std::forward<Args>(args)...);
     };
     using closure = closure_call<result, std::remove_reference_t<decltype(body)>>;
-    if (limit != 0)
+    if (__builtin_expect(limit != 0, likely_segmented))
       if (native_stack to; find_native_stack(limit, to)) {
         if constexpr (NoThrow && is_scalar_result<result>) {
           return scalar_call<false, result, decltype(&body)>::inlined(
