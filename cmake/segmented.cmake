@@ -305,9 +305,7 @@ function(tendril_make_segmented target prefix)
     "$<$<COMPILE_LANGUAGE:C,CXX>:${${prefix}_COMPILE_OPTIONS}>")
   # Headers make for such code what a linker would otherwise adjust (native_stack.hpp).
   set_property(TARGET ${target} PROPERTY INTERFACE_COMPILE_DEFINITIONS TENDRIL_SPLIT_CODE)
-  # The library asks at run time whether its program was linked in this way, by a weak reference.
-  set_property(TARGET ${target} PROPERTY INTERFACE_LINK_OPTIONS
-    "${${prefix}_LINK_OPTIONS}" "LINKER:--defsym=tendril_linked_segmented=__morestack_non_split")
+  set_property(TARGET ${target} PROPERTY INTERFACE_LINK_OPTIONS "${${prefix}_LINK_OPTIONS}")
   # Two mistakes that only the target's own properties show; CMake then says that there is no such
   # target, and its name says why.
   set_property(TARGET ${target} PROPERTY INTERFACE_LINK_LIBRARIES
