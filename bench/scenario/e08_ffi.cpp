@@ -15,7 +15,9 @@
 //
 // All variants run in one process on one core, in interleaved slices (bench/support/interleaved.hpp),
 // and are timed by the CPU time of the thread that runs them.
-// ratio_to_direct is taken within a cycle: to thread/direct, or to the thread's row of the same callee.
+// ratio_to_direct is taken within a cycle: to thread/direct, a loop whose body is the call, or to the
+// thread's row of the same callee. ratio_to_same_code is to a thread that runs the same source: for
+// `adjusted` that is thread/plt, which enters a function for each call, too.
 // Each loop's result is verified.
 //
 // Does not show: callees that need much stack, callees that block.
@@ -55,6 +57,7 @@ struct row {
   foreign::loop loops::*callee;
   long calls;             // in a slice
   std::string reference;  // of ratio_to_direct
+  std::string same_code;  // the thread's row of the same source, of ratio_to_same_code
 };
 
 constexpr long trivial_calls = 200'000;
@@ -63,14 +66,17 @@ constexpr long trivial_calls = 200'000;
 std::vector<row> rows(bool segmented) {
   std::vector<row> all;
   const auto add = [&](const char* variant, place where, code how, foreign::loop loops::*callee,
-                       long calls, const char* reference) {
+                       long calls, const std::string& reference, const std::string& same_code) {
     const bool needs_segments = where == place::with_room || where == place::at_edge;
     if (segmented || !needs_segments)
-      all.push_back({variant, where, how, callee, calls, reference});
+      all.push_back({variant, where, how, callee, calls, reference, same_code});
   };
   const auto trivial = [&](const char* variant, place where, code how,
                            foreign::loop loops::*callee) {
-    add(variant, where, how, callee, trivial_calls, "thread/direct");
+    add(variant, where, how, callee, trivial_calls, "thread/direct",
+        callee == &loops::plt        ? "thread/plt"
+        : callee == &loops::callback ? "thread/callback"
+                                     : "thread/direct");
   };
   trivial("thread/direct", place::thread, code::unsplit, &loops::in_loop);
   trivial("fiber/reserved/direct", place::reserved, code::unsplit, &loops::in_loop);
@@ -99,7 +105,7 @@ std::vector<row> rows(bool segmented) {
         other{"throwing", &loops::throwing, 200}}) {
     const std::string reference = "thread/" + o.name;
     const auto each = [&](const std::string& variant, place where, code how) {
-      add((variant + "/" + o.name).c_str(), where, how, o.callee, o.calls, reference.c_str());
+      add((variant + "/" + o.name).c_str(), where, how, o.callee, o.calls, reference, reference);
     };
     each("thread", place::thread, code::unsplit);
     each("fiber/reserved", place::reserved, code::unsplit);
@@ -217,6 +223,7 @@ int ffi(const arguments& args, role_output& out) {
   for (const row& r : all) {
     send("ns", r.variant, measured.of(r.variant));
     send("ratio", r.variant, measured.ratio(r.variant, r.reference));
+    send("same", r.variant, measured.ratio(r.variant, r.same_code));
   }
   return 0;
 }
@@ -236,9 +243,12 @@ void run(context& ctx) {
 
   std::printf(
       "  one process, core %d, %u cycles of one slice each in random order, seed %llu;\n"
-      "  ratio: median over cycles, to thread/direct or to the thread's row of the same callee\n",
+      "  ratio to direct: median over cycles, to thread/direct or the thread's row of that "
+      "callee;\n"
+      "  to same code: to a thread running the same source, as adjusted and plt share theirs\n",
       core, cycles, static_cast<unsigned long long>(seed));
-  table out({"variant", "calls made", "ns/call", "ms per 100 M", "ratio to direct", "quartiles"});
+  table out({"variant", "calls made", "ns/call", "ms per 100 M", "ratio to direct", "quartiles",
+             "to same code"});
   for (const row& r : rows(segmented)) {
     const auto at = [&](const char* what) { return figures.at(what + (":" + r.variant)); };
     const parameters params{
@@ -251,12 +261,14 @@ void run(context& ctx) {
     ctx.add(r.variant, "ratio_to_direct", at("ratio"), "ratio", params);
     ctx.add(r.variant, "ratio_to_direct_q1", at("ratio_q1"), "ratio", params);
     ctx.add(r.variant, "ratio_to_direct_q3", at("ratio_q3"), "ratio", params);
+    ctx.add(r.variant, "ratio_to_same_code", at("same"), "ratio", params);
     out.row({r.variant, fixed(static_cast<double>(r.calls * cycles), 0), fixed(at("ns"), 2),
              fixed(at("ns") * ms_per_ns, 0), fixed(at("ratio"), 3),
-             fixed(at("ratio_q1"), 3) + ".." + fixed(at("ratio_q3"), 3)});
+             fixed(at("ratio_q1"), 3) + ".." + fixed(at("ratio_q3"), 3), fixed(at("same"), 3)});
   }
-  out.row({"published: .NET, from a thread", "100,000,000", "3.00", "300", "1.000", "-"});
-  out.row({"published: .NET, from a green thread", "100,000,000", "18.00", "1,800", "6.000", "-"});
+  out.row({"published: .NET, from a thread", "100,000,000", "3.00", "300", "1.000", "-", "-"});
+  out.row(
+      {"published: .NET, from a green thread", "100,000,000", "18.00", "1,800", "6.000", "-", "-"});
   out.print();
 }
 
