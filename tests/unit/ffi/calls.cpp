@@ -96,7 +96,7 @@ struct descent {
 
   static int step(void* p) {
     auto& d = *static_cast<descent*>(p);
-    if (on_double() != in_third_place()) ++d.limits_wrong;
+    if (on_native_stack() != in_third_place()) ++d.limits_wrong;
     ++d.reached;
     if (d.left-- == 0) return 1;
     const std::uintptr_t before = limit_word_now();

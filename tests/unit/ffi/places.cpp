@@ -17,58 +17,61 @@ namespace {
 
 constexpr std::size_t double_bytes = std::size_t{1} << 20;
 
-struct native_double {
-  std::byte* low = nullptr;
-  platform::segment header{};
-};
+std::atomic<bool> third_place{false};
 
-// Read from wherever a test runs; fibers do not switch in between.
-thread_local native_double* active = nullptr;
+struct in_third {
+  in_third() { third_place = true; }
+  ~in_third() { third_place = false; }
+};
 
 #if TENDRIL_SWITCH_NATIVE
 void write_limit(std::uintptr_t limit) { asm volatile("movq %0, %%fs:0x70" : : "r"(limit)); }
 
+/// Gives the calling thread a native stack and the limit word of a fiber.
 struct dressing {
   dressing() {
-    void* const memory = ::mmap(nullptr, double_bytes, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    TENDRIL_CHECK(memory != MAP_FAILED, "a megabyte of address space is to be had");
-    stack.low = static_cast<std::byte*>(memory);
-    stack.header.limit =
-        (reinterpret_cast<std::uintptr_t>(stack.low) + 4096) | platform::native_tag;
+    low = static_cast<std::byte*>(::mmap(nullptr, double_bytes, PROT_READ | PROT_WRITE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    TENDRIL_CHECK(low != MAP_FAILED, "a megabyte of address space is to be had");
+    header.limit = (reinterpret_cast<std::uintptr_t>(low) + 4096) | platform::native_tag;
     saved = platform::tendril_thread_stacks;
-    platform::tendril_thread_stacks.native_top = stack.low + double_bytes;
-    platform::tendril_thread_stacks.native = &stack.header;
-    active = &stack;
-    // A limit as the first segment of a fiber has it; whose, does not matter.
+    platform::tendril_thread_stacks.native_top = low + double_bytes;
+    platform::tendril_thread_stacks.native = &header;
+    // As the first segment of a fiber has it; whose, does not matter.
     const std::byte here{};
     write_limit((reinterpret_cast<std::uintptr_t>(&here) - 65536) & ~platform::limit_tag_mask);
   }
   ~dressing() {
     write_limit(0);
-    active = nullptr;
     platform::tendril_thread_stacks = saved;
-    ::munmap(stack.low, double_bytes);
+    ::munmap(low, double_bytes);
   }
-  native_double stack;
+  std::byte* low;
+  platform::segment header{};
   platform::thread_stacks saved;
 };
 #endif
 
 }  // namespace
 
-bool on_double() noexcept {
+bool on_native_stack() noexcept {
+#if TENDRIL_SWITCH_NATIVE
   const std::byte here{};
-  return active != nullptr && &here >= active->low && &here < active->low + double_bytes;
+  const platform::thread_stacks& mine = platform::tendril_thread_stacks;
+  return mine.native != nullptr &&
+         &here<mine.native_top&& reinterpret_cast<std::uintptr_t>(&here)> mine.native->limit;
+#else
+  return false;
+#endif
 }
 
-bool in_third_place() noexcept { return active != nullptr; }
+bool in_third_place() noexcept { return third_place; }
 
 std::uintptr_t limit_word_now() noexcept { return platform::stack_limit(); }
 
 void note_foreign_call() noexcept {
   ++foreign_calls;
-  if (on_double() != in_third_place()) ++misplaced_calls;
+  if (on_native_stack() != in_third_place()) ++misplaced_calls;
 }
 
 void run_on_thread(const std::function<void()>& f) { std::thread(f).join(); }
@@ -80,13 +83,24 @@ void run_on_fiber(const std::function<void()>& f) {
 }
 
 void run_dressed_up(const std::function<void()>& f) {
-  if constexpr (!detail::has_native_stacks) return run_on_thread(f);
 #if TENDRIL_SWITCH_NATIVE
-  std::thread([&] {
-    const dressing d;
-    f();
-  }).join();
+  if (detail::has_native_stacks) {
+    const in_third guard;
+    std::thread([&] {
+      const dressing d;
+      f();
+    }).join();
+    return;
+  }
 #endif
+  run_on_thread(f);
+}
+
+void run_on_segments(const std::function<void()>& f) {
+  const in_third guard;
+  runtime rt({.workers = 1});
+  rt.run([&] { fiber({.stack = {.kind = stack_kind::segmented}}, f).join(); });
+  rt.drain();
 }
 
 }  // namespace tendril::test

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where the tests of native_call run: on a plain thread, on a fiber with a contiguous stack, and, in builds
-// that have segmented stacks, on a thread that is dressed up as a segmented fiber: it has a limit
-// word, which code that was not compiled for segments never looks at, and a native stack to go to.
+// Where the tests of native_call run: on a plain thread, on a fiber with a contiguous stack, and in a third
+// place, from which foreign calls go to a native stack. In the program that is compiled for segmented stacks
+// that is a segmented fiber. In the other it is a thread that is dressed up as one: it has a limit word, which
+// code that was not compiled for segments never looks at, and a native stack of its own.
 #pragma once
 
 #include <tendril/detail/native_stack.hpp>
@@ -21,8 +22,9 @@ void note_foreign_call() noexcept;
 inline std::atomic<int> foreign_calls{0};
 inline std::atomic<int> misplaced_calls{0};
 
-/// Whether the caller runs on the native stack of the dressed-up thread; whether it should.
-bool on_double() noexcept;
+/// Whether the caller runs on the native stack of its thread, by its address; whether foreign functions
+/// should at this time.
+bool on_native_stack() noexcept;
 bool in_third_place() noexcept;
 /// The limit word; 0 in builds without segmented stacks.
 std::uintptr_t limit_word_now() noexcept;
@@ -30,6 +32,7 @@ std::uintptr_t limit_word_now() noexcept;
 void run_on_thread(const std::function<void()>& f);
 void run_on_fiber(const std::function<void()>& f);
 void run_dressed_up(const std::function<void()>& f);
+void run_on_segments(const std::function<void()>& f);
 
 struct place {
   const char* name;
@@ -38,7 +41,11 @@ struct place {
 inline constexpr place all_places[] = {
     {"thread", &run_on_thread},
     {"reserved fiber", &run_on_fiber},
+#ifdef TENDRIL_SPLIT_CODE
+    {"segmented fiber", &run_on_segments},
+#else
     {"dressed-up thread", &run_dressed_up},
+#endif
 };
 
 /// Runs f, which records and must not throw, in each place, and calls check(name) after each on the
