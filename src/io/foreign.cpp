@@ -74,11 +74,13 @@ void wait_ready(int fd, direction d, detail::time_point deadline, const char* re
   }
   {
     detail::operation op(ref, d, reason, ec);
-    op.entry().set_deadline(ref.generation, d, deadline);
-    op.run([&]() -> detail::attempt {
-      const long events = detail::sys_poll(op.fd(), events_of(d));
-      return {events == 0 ? -EAGAIN : events};
-    });
+    if (op.ok()) {  // unless somebody closes numbers that are not theirs
+      op.entry().set_deadline(ref.generation, d, deadline);
+      op.run([&]() -> detail::attempt {
+        const long events = detail::sys_poll(op.fd(), events_of(d));
+        return {events == 0 ? -EAGAIN : events};
+      });
+    }
   }
   detail::close_descriptor(ref);
   // What cannot be watched is always ready.

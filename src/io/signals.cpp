@@ -34,7 +34,7 @@ struct signal_set::state : loop_client, loop_task {
   }
 
   /// On the owner. 0 or libuv's error; then the handles are on their way to being closed.
-  int open(std::shared_ptr<state> self, int& culprit) noexcept {
+  int open(const std::shared_ptr<state>& self, int& culprit) noexcept {
     io_loop& loop = io_loop::here();
     for (watched& w : watched_) {
       culprit = w.number;

@@ -14,7 +14,6 @@
 namespace tendril::net {
 
 using detail::descriptor_kind;
-using detail::descriptor_ref;
 using detail::socket_address;
 
 namespace {
