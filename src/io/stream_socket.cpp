@@ -13,7 +13,6 @@
 
 namespace tendril::net {
 
-using detail::attempt;
 using detail::descriptor_use;
 using detail::direction;
 using detail::operation;
