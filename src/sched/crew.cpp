@@ -119,7 +119,7 @@ crew::hand_over crew::take_over(worker& w, blocked_fiber& who) noexcept {
   // Until the claim is finished or withdrawn its fiber can do nothing that ends it: it would ask for this
   // lock first.
   const fiber_core* const c = t.current;
-  who.id = c->id;
+  who.id = c->id.load(std::memory_order_relaxed);
   std::strncpy(who.name, name_of(c), sizeof who.name - 1);
   who.call = platform::blocked_call_of(t.number.load(std::memory_order_relaxed));
   const stack_slice& stack = c->the_frame()->slice;

@@ -19,7 +19,8 @@ namespace tendril {
 namespace detail {
 namespace {
 
-/// Guards the stop sources in extras, and freeing extras against stop_all_fibers(). Rare.
+/// Guards the stop sources and names in extras, and freeing extras against stop_all_fibers() and
+/// list_fibers(). Rare.
 std::mutex& extras_mutex() {
   static std::mutex& m = *new std::mutex;
   return m;
@@ -94,6 +95,11 @@ const char* name_of(const fiber_core* c) noexcept {
   return extras != nullptr ? extras->name : "";
 }
 
+std::string copy_name_of(const fiber_core* c) {
+  const std::scoped_lock hold(extras_mutex());
+  return name_of(c);
+}
+
 // ---- Creating and starting -------------------------------------------------------------------
 
 fiber_core* allocate_core() {
@@ -124,6 +130,7 @@ void apply_options(fiber_core* c, const fiber_options& options) {
   if (!options.name.empty()) {
     char* const name = extras_of(c).name;
     const std::size_t length = std::min(options.name.size(), sizeof(fiber_extras::name) - 1);
+    const std::scoped_lock hold(extras_mutex());  // against copy_name_of
     std::copy_n(options.name.data(), length, name);
     name[length] = '\0';
   }
@@ -173,7 +180,9 @@ void detach_core(fiber_core* c) {
   release_handle(c);
 }
 
-fiber_id id_of(const fiber_core* c) noexcept { return fiber_id(c->id); }
+fiber_id id_of(const fiber_core* c) noexcept {
+  return fiber_id(c->id.load(std::memory_order_relaxed));
+}
 
 // ---- Stopping --------------------------------------------------------------------------------
 

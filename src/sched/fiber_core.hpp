@@ -39,6 +39,7 @@
 #include <new>
 #include <optional>
 #include <stop_token>
+#include <string>
 
 namespace tendril::detail {
 
@@ -88,20 +89,36 @@ struct unpark_on_stop {
   void operator()() const noexcept { unpark(who); }
 };
 
+/// What it waits for, for dumps. A dump may look at the frame of a fiber that ends just then, whose memory
+/// is the next fiber's when it is read; hence every access is atomic, the first one too, which a
+/// std::atomic's construction is not.
+class wait_reason {
+ public:
+  wait_reason() noexcept { store(nullptr); }
+  void store(const char* text) noexcept {
+    std::atomic_ref(text_).store(text, std::memory_order_relaxed);
+  }
+  const char* load() const noexcept {
+    return std::atomic_ref(const_cast<const char*&>(text_)).load(std::memory_order_relaxed);
+  }
+
+ private:
+  const char* text_;
+};
+
 /// See waiting.hpp. One per waiter, outside its stack. The first cache line is all that a wait without a
 /// deadline touches: with a thousand connections every line is a miss.
 struct wait_block {
   wait_node node;
   time_point ambient_deadline =
       no_deadline;  ///< of the innermost deadline_scope; inherited by what is called
-  std::atomic<const char*> reason{nullptr};  ///< what it waits for; read by dumps
+  wait_reason reason;
 
   wait_timer timer;
   std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
   alignas(16) std::byte cell[own_cell_bytes];
 };
-static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(std::atomic<const char*>) <=
-              cacheline_bytes);
+static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(wait_reason) <= cacheline_bytes);
 
 /// Rare attributes, allocated when first needed.
 struct fiber_extras {
@@ -138,7 +155,7 @@ struct alignas(cacheline_bytes) fiber_core : waiter {
   const closure_ops* ops = nullptr;
 
   std::atomic<fiber_extras*> extras{nullptr};
-  std::uint64_t id = 0;
+  std::atomic<std::uint64_t> id{0};  ///< relaxed: a dump may read it while the core is recycled
   alignas(16) std::byte closure[inline_closure_bytes];
 
   /// After the start the closure's place holds the exception that left the function.
@@ -168,8 +185,10 @@ fiber_extras& extras_of(fiber_core* c);
 /// Triggers the stop source of c, if it has one.
 void trigger_stop_source(fiber_core* c) noexcept;
 
-/// Name for messages; "" when it has none.
+/// Name for messages; "" when it has none. For who keeps c alive.
 const char* name_of(const fiber_core* c) noexcept;
+/// The same of a fiber that may be ending.
+std::string copy_name_of(const fiber_core* c);
 
 /// The wait block of any waiter.
 wait_block& block_of(waiter* w) noexcept;

@@ -92,13 +92,21 @@ std::string list_fibers(const scheduler& s) {
           ++out.more;
           return;
         }
-        ++out.listed;
+        const std::uint64_t id = c.id.load(std::memory_order_relaxed);
         const fiber_frame* const f = c.frame.load(std::memory_order_acquire);
-        out.text << "  fiber " << c.id << " '" << name_of(&c) << "': ";
+        const bool parked = c.park.looks_parked();
+        const char* const reason = f != nullptr ? f->block.reason.load() : nullptr;
+        const std::string name = copy_name_of(&c);
+        // If it has ended meanwhile, what was read may be another's, or no reason at all.
+        std::atomic_thread_fence(std::memory_order_acquire);
+        if (!belongs_to(c, out.owner) || c.id.load(std::memory_order_relaxed) != id ||
+            c.frame.load(std::memory_order_relaxed) != f)
+          return;
+        ++out.listed;
+        out.text << "  fiber " << id << " '" << name << "': ";
         if (f == nullptr) out.text << "not started\n";
-        else if (!c.park.looks_parked()) out.text << "runnable or running\n";
-        else if (const char* reason = f->block.reason.load(std::memory_order_relaxed))
-          out.text << "parked in " << reason << '\n';
+        else if (!parked) out.text << "runnable or running\n";
+        else if (reason != nullptr) out.text << "parked in " << reason << '\n';
         else out.text << "parked\n";
       },
       &l);

@@ -20,7 +20,7 @@ namespace {
 void describe_caller(char* buffer, unsigned long size) noexcept {
   if (const fiber_core* c = current_fiber())
     std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c),
-                  static_cast<unsigned long long>(c->id));
+                  static_cast<unsigned long long>(c->id.load(std::memory_order_relaxed)));
 }
 
 /// For the overflow report, in a signal handler on the thread whose fiber overflowed.
@@ -32,7 +32,7 @@ void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
     return;
   }
   out.name = name_of(c);
-  out.id = c->id;
+  out.id = c->id.load(std::memory_order_relaxed);
   out.use = stack_use::current;
 }
 
@@ -40,7 +40,7 @@ void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
 std::uintptr_t describe_running(fiber_description& out) noexcept {
   if (const fiber_core* const c = current_fiber()) {
     out.name = name_of(c);
-    out.id = c->id;
+    out.id = c->id.load(std::memory_order_relaxed);
     out.use = stack_use::current;
   }
   return platform::stack_limit();

@@ -148,7 +148,7 @@ void scheduler::start(fiber_core* c) {
   const worker_use here;
   worker* const w = here.get();
   const bool inside = w != nullptr && &w->owner() == this;
-  c->id = inside ? w->take_id() : take_fiber_ids(1);
+  c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
   c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
   if (inside) {
     w->counters().spawned.add();
@@ -339,7 +339,7 @@ void scheduler::unhandled(const scheduler* s, fiber_core* c, std::exception_ptr 
   } catch (...) {
   }
   std::fprintf(stderr, "tendril: unhandled exception in fiber '%s' (id %llu): %s\n", name_of(c),
-               static_cast<unsigned long long>(c->id), what);
+               static_cast<unsigned long long>(c->id.load(std::memory_order_relaxed)), what);
   std::terminate();
 }
 

@@ -62,7 +62,7 @@ class wait_setup {
   /// Until the next unpark.
   void park(const char* reason) {
     if (self_->what == waiter::kind::fiber) {
-      block_.reason.store(reason, std::memory_order_relaxed);
+      block_.reason.store(reason);
       if (worker* const w = hold_to_leave()) [[likely]]
         worker::park_current(w);
       else park_pinned(deadline_, reason);

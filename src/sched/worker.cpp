@@ -82,7 +82,8 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
         "tendril: no memory for the stack of fiber '%s' (id %llu, %zu KiB): the system gave no "
         "more "
         "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
-        name_of(c), static_cast<unsigned long long>(c->id), first_bytes(what) >> 10);
+        name_of(c), static_cast<unsigned long long>(c->id.load(std::memory_order_relaxed)),
+        first_bytes(what) >> 10);
     std::abort();
   }
   std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);

@@ -2,6 +2,8 @@
 //
 // Fibers and runtimes that begin and end at the same time as others start, join, detach, stop and
 // steal them. Every fiber is counted in and out.
+#include "sched/registry.hpp"
+#include "sched/worker_thread.hpp"
 #include "support/stress.hpp"
 #include "support/with_workers.hpp"
 
@@ -13,6 +15,7 @@
 #include <random>
 #include <stdexcept>
 #include <stop_token>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -170,6 +173,37 @@ TEST_SUITE("stress.sched.lifetime") {
         }
       });
       CHECK(ended == total);
+    });
+  }
+
+  TEST_CASE("fibers are listed while they come and go") {
+    with_workers([](runtime& rt) {
+      std::atomic<bool> done{false};
+      std::atomic<int> wrong{0};
+      tendril::detail::scheduler* const of =
+          rt.run([] { return tendril::detail::current_scheduler(); });
+      std::thread lister([&] {
+        while (!done) {
+          const std::string all = tendril::detail::list_fibers(*of);
+          // Each line is one fiber's, with a whole name.
+          for (std::size_t at = all.find('\''); at != std::string::npos; at = all.find('\'', at)) {
+            const std::size_t end = all.find('\'', at + 1);
+            const std::string name = all.substr(at + 1, end - at - 1);
+            if (!name.empty() && name != "coming" && name != "going") ++wrong;
+            at = end + 1;
+          }
+        }
+      });
+      rt.run([&] {
+        for (std::uint64_t i = 0, n = rounds(3'000, 20); i != n; ++i) {
+          fiber a({.name = i % 2 == 0 ? "coming" : "going"}, [] { this_fiber::yield(); });
+          fiber b([] { this_fiber::sleep_for(std::chrono::nanoseconds(1)); });
+          if (i % 3 == 0) this_fiber::yield();
+        }
+      });
+      done = true;
+      lister.join();
+      CHECK(wrong == 0);
     });
   }
 
