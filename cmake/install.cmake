@@ -60,6 +60,19 @@ install(FILES
   DESTINATION "${TENDRIL_CMAKE_DIR}")
 if(TENDRIL_HAS_SEGMENTED)
   install(FILES "${PROJECT_SOURCE_DIR}/cmake/segmented.cmake" DESTINATION "${TENDRIL_CMAKE_DIR}")
+  # What was found of this build's compiler; nobody checks the user's.
+  set(TENDRIL_PC_SEGMENTED_CFLAGS "")
+  foreach(option IN LISTS TENDRIL_SEGMENTED_COMPILE_OPTIONS)
+    string(APPEND TENDRIL_PC_SEGMENTED_CFLAGS " ${option}")
+  endforeach()
+  set(TENDRIL_PC_SEGMENTED_LIBS "")
+  foreach(option IN LISTS TENDRIL_SEGMENTED_LINK_OPTIONS)
+    string(REPLACE "LINKER:" "-Wl," option "${option}")
+    string(APPEND TENDRIL_PC_SEGMENTED_LIBS " ${option}")
+  endforeach()
+  configure_file(cmake/tendril-segmented.pc.in "${PROJECT_BINARY_DIR}/tendril-segmented.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/tendril-segmented.pc"
+    DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
 endif()
 install(FILES "${PROJECT_BINARY_DIR}/tendril.pc"
   DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -130,7 +130,7 @@ among the flags; remove it or give -fcf-protection=none after it" PARENT_SCOPE)
     sanitizer "${compile}")
   if(sanitizer)
     set(${variable} "sanitizers know one stack a fiber, and '${sanitizer}' is among the flags; use \
-stack_kind::reserved in sanitizer builds" PARENT_SCOPE)
+stack_kind::reserved, or a tendril built with TENDRIL_SANITIZE, which falls back to it" PARENT_SCOPE)
     return()
   endif()
 

@@ -107,7 +107,11 @@ function(tendril_test_package name project program compiler)
   set_tests_properties(segmented.${name} PROPERTIES LABELS segmented TIMEOUT 900)
 endfunction()
 
-if(NOT TENDRIL_HAS_SEGMENTED)
+if(TENDRIL_SANITIZE)
+  tendril_test_package(install.fallback install/segmented "" "${CMAKE_CXX_COMPILER}")
+  tendril_segmented_says(segmented.install.fallback
+    "its segmented fibers fall back to stack_kind::reserved")
+elseif(NOT TENDRIL_HAS_SEGMENTED)
   tendril_test_package(install.absent install/segmented "" "${CMAKE_CXX_COMPILER}")
   tendril_segmented_says(segmented.install.absent "this tendril was built without segmented stacks:")
 else()
