@@ -121,7 +121,9 @@ bool report_segment(const platform::memory_fault& fault) noexcept {
   const stack_slice guard = block.guard();
   if (fault.address < guard.low || fault.address >= guard.high) return false;
   const auto* sp = static_cast<const std::byte*>(fault.stack_pointer);
-  if (sp != nullptr && (sp > block.high() || sp + platform::page_size() < guard.low)) return false;
+  // A large frame's stack pointer is far below the guard when its first local is touched.
+  constexpr std::size_t largest_frame = std::size_t{1} << 20;
+  if (sp != nullptr && (sp > block.high() || sp + largest_frame < guard.low)) return false;
 
   const bool others_between = block.bytes == small_segment_bytes && block.low != guard.high;
   const stack_slice segment{block.bytes == small_segment_bytes ? block.low : guard.high,
