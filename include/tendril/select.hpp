@@ -70,7 +70,7 @@ class send_case final : public select_case {
  public:
   send_case(channel<T>& to, T& source)
       : select_case(to, true), to_(to), source_(source), value_(slots::wrap(std::move(source))) {}
-  ~send_case() {
+  ~send_case() override {
     if (!sent_) slots::give_back(std::move(value_), source_);
   }
   send_case(const send_case&) = delete;

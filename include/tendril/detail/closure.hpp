@@ -39,7 +39,6 @@ TENDRIL_API void start_detached(fiber_core*, scheduler* s);
 TENDRIL_API void start_joinable(fiber_core*, scheduler* s);
 
 template <class F>
-// NOLINTNEXTLINE(misc-redundant-expression): sizeof and alignof are not the same
 inline constexpr bool fits_inline = sizeof(F) <= inline_closure_bytes &&
                                     alignof(F) <= 16 && std::is_nothrow_move_constructible_v<F>;
 
