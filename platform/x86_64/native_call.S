@@ -44,7 +44,7 @@ tendril_native_call_closure:
 
         .globl  tendril_native_call_scalar
         .type   tendril_native_call_scalar, @function
-        .p2align 5
+        .p2align 6                      // over two lines instead of three: two cycles of ten
 tendril_native_call_scalar:
         .cfi_startproc
         .cfi_personality 0x9b, DW.ref.__gcc_personality_v0

@@ -6,6 +6,10 @@
 #include "foreign.hpp"
 #include "places.hpp"
 
+#ifdef TENDRIL_SPLIT_CODE
+#include "platform/split_stack.hpp"
+#endif
+
 #include <tendril/ffi.hpp>
 
 #include <doctest/doctest.h>
@@ -107,9 +111,33 @@ struct descent {
   }
 };
 
+#ifdef TENDRIL_SPLIT_CODE
+[[gnu::noinline]] int known_when_compiling(int a) { return native_call<foreign_add>(a, 1) + 1; }
+[[gnu::noinline]] int promised(int a) { return native_call_noexcept<foreign_add>(a, 1) + 1; }
+[[gnu::noinline]] int in_a_closure(int a) {
+  return native_call([a] { return foreign_add(a, 1); }) + 1;
+}
+[[gnu::noinline]] int called_plainly(int a) { return foreign_add(a, 1) + 1; }
+
+template <class F>
+bool adjusted(F* f) {
+  return tendril::platform::prologue_was_adjusted(reinterpret_cast<const void*>(f));
+}
+#endif
+
 }  // namespace
 
 TEST_SUITE("ffi.calls") {
+#ifdef TENDRIL_SPLIT_CODE
+  TEST_CASE("the linker leaves functions alone that make native calls") {
+    CHECK(adjusted(&called_plainly));
+    CHECK_FALSE(adjusted(&known_when_compiling));
+    CHECK_FALSE(adjusted(&promised));
+    CHECK_FALSE(adjusted(&in_a_closure));
+    CHECK(known_when_compiling(1) + promised(1) + in_a_closure(1) == 9);
+  }
+#endif
+
   TEST_CASE("functions, by every form") {
     gives({3, 5, 7, 9, 11, 13, 15, 17}, 8, [](std::vector<int>& got) {
       int (*const volatile f)(int, int) = foreign_add;

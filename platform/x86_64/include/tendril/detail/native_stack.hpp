@@ -23,11 +23,11 @@
 // - Addresses of thread-locals are computed in asm, each time: the compiler keeps them across calls, and
 //   fibers migrate.
 // - A linker that meets a function without a split prologue named in a split function, called or not,
-//   makes the latter ask for a large stack. So nothing is named here: what is called is loaded
-//   from variables, and code for segmented stacks (TENDRIL_SPLIT_CODE) runs closures in functions of
-//   their own, without a prologue, also where the call is plain.
+//   makes the latter ask for a large stack. So targets known when compiling are loaded from a variable
+//   (ffi.hpp), as is what is called here, but for the stub, whose object is marked as split; and code for segmented stacks (TENDRIL_SPLIT_CODE) runs closures in functions of their own,
+//   without a prologue, also where the call is plain.
 //
-// Rejected: one stub for all (1.4 times a direct call instead of 1.0 for what does not throw); copying
+// Rejected: one stub for all (1.8 times a direct call instead of 1.0 for what does not throw); copying
 // arguments in memory to the other stack (a closure costs the same, and moves nothing).
 #pragma once
 
@@ -54,8 +54,6 @@ namespace tendril::detail {
 /// Whether native_call can find the caller on a segmented stack at all in this build.
 inline constexpr bool has_native_stacks = true;
 
-inline void (*const volatile native_call_scalar)() = &tendril_native_call_scalar;
-inline void (*const volatile native_call_closure)() = &tendril_native_call_closure;
 inline bool (*const volatile stack_pinned)(std::uintptr_t) noexcept = &tendril_stack_pinned;
 
 // --- the stacks ----------------------------------------------------------------------------------
@@ -327,7 +325,7 @@ struct scalar_call {
     return [&]<std::size_t... V>(std::index_sequence<V...>) __attribute__((always_inline))->R {
       using stub = R (*)(std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t, std::uintptr_t,
                          const void*, vector_register_at<V>...);
-      return reinterpret_cast<stub>(native_call_scalar)(
+      return reinterpret_cast<stub>(&tendril_native_call_scalar)(
           integer_register<0, integers>(arguments), integer_register<1, integers>(arguments),
           integer_register<2, integers>(arguments), integer_register<3, integers>(arguments),
           presumed_limit(), target, arguments.vectors[V]...);
@@ -424,8 +422,8 @@ template <bool NoThrow, class F, class... Args>
         } else {
           using entry = decltype(&closure::run);
           using stub = result (*)(decltype(&body), decltype(&body), entry, entry);
-          return reinterpret_cast<stub>(native_call_closure)(&body, &body, &closure::run,
-                                                             &closure::run);
+          return reinterpret_cast<stub>(&tendril_native_call_closure)(&body, &body, &closure::run,
+                                                                      &closure::run);
         }
       }
 #ifdef TENDRIL_SPLIT_CODE
