@@ -37,7 +37,7 @@ void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
 }
 
 /// For the report of unsplit code that ran off a segment; there too.
-std::uintptr_t describe_running(fiber_description& out) noexcept {
+[[maybe_unused]] std::uintptr_t describe_running(fiber_description& out) noexcept {
   if (const fiber_core* const c = current_fiber()) {
     out.name = name_of(c);
     out.id = c->id.load(std::memory_order_relaxed);
