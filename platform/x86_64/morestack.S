@@ -72,7 +72,7 @@ __morestack:
         .cfi_lsda 0x1b, .Lexceptions
         .cfi_def_cfa %rsp, 8
         .cfi_offset %rip, 0
-        .cfi_val_offset %rsp, 8
+        .cfi_escape 0x15, 7, 0x7f               // .cfi_val_offset %rsp, 8, which clang 19 does not know
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
         .cfi_offset %rbp, -16

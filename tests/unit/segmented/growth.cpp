@@ -60,6 +60,7 @@ struct counted {
          static_cast<double>(std::strlen(f)) + g + static_cast<double>(h + i + j) + k;
 }
 
+#ifndef __clang__  // compiles no variadic function for segments; tests/abi has some in unsplit files
 [[gnu::noinline]] long add_all(int depth, int count, ...) {
   [[maybe_unused]] volatile char frame[300];
   frame[depth % 300] = 1;
@@ -72,6 +73,7 @@ struct counted {
   if (depth == 0) return sum;
   return add_all(depth - 1, 10, 1, 2.0, 3, 4.0, 5, 6.0, 7, 8.0, 9, 10.0) + (sum == 55 ? 0 : 1000);
 }
+#endif
 
 [[gnu::noinline]] std::size_t fill_alloca(std::size_t bytes) {
   auto* const p = static_cast<char*>(alloca(bytes));
@@ -159,17 +161,21 @@ TEST_SUITE("growth") {
     CHECK(alive == 0);
   }
 
-  TEST_CASE("arguments in registers, in memory and variadic arrive at every depth") {
+  TEST_CASE("arguments in registers and in memory arrive at every depth") {
     runtime rt(on_segments(1));
     double sum = 0;
-    long sum_variadic = 0;
-    rt.run([&] {
-      sum = mixed(1, 2.5, 3.5F, 4, 5.0, "six", 7.0, 8, 9, 10, 11.0, 400);
-      sum_variadic = add_all(400, 10, 1, 2.0, 3, 4.0, 5, 6.0, 7, 8.0, 9, 10.0);
-    });
+    rt.run([&] { sum = mixed(1, 2.5, 3.5F, 4, 5.0, "six", 7.0, 8, 9, 10, 11.0, 400); });
     CHECK(sum == 1 + 2.5 + 3.5 + 4 + 5 + 3 + 7 + 8 + 9 + 10 + 11);
-    CHECK(sum_variadic == 55);
   }
+
+#ifndef __clang__
+  TEST_CASE("variable arguments arrive at every depth") {
+    runtime rt(on_segments(1));
+    long sum = 0;
+    rt.run([&] { sum = add_all(400, 10, 1, 2.0, 3, 4.0, 5, 6.0, 7, 8.0, 9, 10.0); });
+    CHECK(sum == 55);
+  }
+#endif
 
   TEST_CASE("alloca beyond the segment") {
     runtime rt(on_segments(1));
