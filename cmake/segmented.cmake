@@ -55,6 +55,7 @@ set(TENDRIL_SEGMENTED_WRAPPED
   _ZNSt6chrono3_V212system_clock3nowEv
   clock_gettime
   sched_yield
+  pthread_self
   __errno_location
   _ZNSt3_V216generic_categoryEv
   _ZNSt3_V215system_categoryEv

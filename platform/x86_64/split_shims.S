@@ -92,6 +92,7 @@ __wrap_\name:
         LEAF    _ZNSt6chrono3_V212system_clock3nowEv
         LEAF    clock_gettime
         LEAF    sched_yield
+        LEAF    pthread_self
         LEAF    __errno_location
         LEAF    _ZNSt3_V216generic_categoryEv
         LEAF    _ZNSt3_V215system_categoryEv

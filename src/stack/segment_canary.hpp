@@ -36,18 +36,25 @@ inline bool segment_canary_intact(const std::byte* base) noexcept {
   return wrong == 0;
 }
 
+/// Nobody but this function mentions the report, which is unsplit code: whoever did would be moved to a
+/// larger segment each time it is entered. Not shared by split code and other.
+[[noreturn, gnu::noinline, gnu::cold]] static inline void broken_segment(
+    const std::byte* base) noexcept {
+  report_broken_segment(base);
+}
+
 /// One word, for every park: the top one, which an overflow reaches first. Ends the process with a
 /// message that names the fiber.
 inline void check_segment_canary_word(const std::byte* base) noexcept {
   const auto* const words = reinterpret_cast<const std::uint64_t*>(base);
   if (words[segment_canary_bytes / sizeof *words - 1] != segment_canary_word) [[unlikely]]
-    report_broken_segment(base);
+    broken_segment(base);
 }
 
 /// All of it, for the end of a segment's use; the cache does it at release.
 inline void check_small_segment_canary(const std::byte* base) noexcept {
   if (!segment_canary_intact(base)) [[unlikely]]
-    report_broken_segment(base);
+    broken_segment(base);
 }
 
 }  // namespace tendril::detail

@@ -81,6 +81,15 @@ segment* acquire(unsigned shift) noexcept {
   return write_header(base, shift, low, base + bytes);
 }
 
+void free_dynamic_space(segment* s) noexcept {
+  auto* block = static_cast<dynamic_block*>(std::exchange(s->dynamic, nullptr));
+  while (block != nullptr) {
+    dynamic_block* const gone = block;
+    block = gone->next;
+    std::free(gone);
+  }
+}
+
 void release(segment* s) noexcept {
   free_dynamic_space(s);
   thread_stacks& mine = platform::tendril_thread_stacks;
@@ -189,13 +198,9 @@ segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t fr
   return s;
 }
 
-void free_dynamic_space(segment* s) noexcept {
-  auto* block = static_cast<dynamic_block*>(std::exchange(s->dynamic, nullptr));
-  while (block != nullptr) {
-    dynamic_block* const gone = block;
-    block = gone->next;
-    std::free(gone);
-  }
+void free_what_follows(segment* first) noexcept {
+  release_after(first);
+  free_dynamic_space(first);
 }
 
 extern "C" {

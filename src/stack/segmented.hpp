@@ -78,8 +78,9 @@ inline segment* segment_at_end(stack_slice slice, std::size_t bytes) noexcept {
 segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t frame_bytes,
                             void* owner) noexcept;
 
-/// Before the first segment is given back whose fiber has ended: what alloca took.
-void free_dynamic_space(segment* s) noexcept;
+/// Before the first segment is given back whose fiber has ended: what alloca took, and the segments after
+/// it, if the fiber left on one of them.
+void free_what_follows(segment* first) noexcept;
 
 /// How much of a segment lies below its limit, for unsplit callees that nobody could foresee.
 constexpr std::size_t segment_reserve(unsigned shift) noexcept {

@@ -241,6 +241,28 @@ TEST_SUITE("growth") {
     });
     rt.drain();
     CHECK(ran == 100'000);
+    // A fiber that ended on a later segment than its first and left it behind would need a new one each.
+    CHECK(rt.stats().stacks.created < 20'000);
+  }
+
+  TEST_CASE("fibers that wait hold their first segment and no other") {
+    runtime rt(on_segments(1));
+    std::size_t created = 0;
+    rt.run([&] {
+      tendril::latch gate(1);
+      const std::size_t before = rt.stats().stacks.created;
+      std::atomic<int> arrived{0};
+      for (int i = 0; i != 10'000; ++i)
+        tendril::spawn([&] {
+          ++arrived;
+          gate.wait();
+        });
+      while (arrived != 10'000) this_fiber::yield();
+      created = rt.stats().stacks.created - before;
+      gate.count_down();
+      while (rt.stats().fibers_alive() > 1) this_fiber::yield();
+    });
+    CHECK(created < 1'000);
   }
 }
 
