@@ -48,6 +48,7 @@ set(TENDRIL_SEGMENTED_WRAPPED
   memmove
   memset
   memcmp
+  bcmp
   memchr
   strlen
   strcmp

@@ -83,6 +83,7 @@ __wrap_\name:
         LEAF    memmove
         LEAF    memset
         LEAF    memcmp
+        LEAF    bcmp                                    // what clang makes of memcmp(...) == 0
         LEAF    memchr
         LEAF    strlen
         LEAF    strcmp

@@ -22,6 +22,7 @@ using tendril::test::unsplit_depth;
 
 // The linker knows nothing of where it points.
 unsigned (*volatile through_pointer)(unsigned) = &unsplit_depth;
+unsigned (*volatile large_frame)() = &tendril::test::unsplit_frame;
 
 [[gnu::noinline]] std::uint64_t endless(std::uint64_t n) {
   volatile char frame[4000];
@@ -103,7 +104,15 @@ TEST_SUITE("segments") {
     CHECK(child.says("128 KiB"));
   }
 
-  TEST_CASE("the same call by native_call has the thread's stack") {
+  // Its stack pointer is far below the guard when it first touches it.
+  TEST_CASE("a single large unsplit frame hits the guard and is named") {
+    const auto child = run_forked([] { on_segmented_fiber([] { large_frame(); }); });
+    CHECK(child.signal == SIGSEGV);
+    CHECK(child.says("fiber 'worker bee'"));
+    CHECK(child.says("code that was not compiled for segmented stacks"));
+  }
+
+  TEST_CASE("by native_call there is the thread's stack") {
     const auto child = run_forked([] {
       unsigned frames = 0;
       on_segmented_fiber([&] { frames = tendril::native_call(&unsplit_depth, 1'000'000U); });
