@@ -89,7 +89,9 @@ if(TENDRIL_ARCH STREQUAL "x86_64")
     endforeach()
     tendril_test_configure(no_linker "neither lld nor gold is installed" "${TENDRIL_GXX}"
       "-DCMAKE_AR=${CMAKE_AR}" "-DCMAKE_RANLIB=${CMAKE_RANLIB}")
-    set_tests_properties(segmented.configure.no_linker PROPERTIES ENVIRONMENT "PATH=${tools}")
+    # ccache is not among the tools.
+    set_tests_properties(segmented.configure.no_linker PROPERTIES ENVIRONMENT_MODIFICATION
+      "PATH=set:${tools};CMAKE_C_COMPILER_LAUNCHER=unset:;CMAKE_CXX_COMPILER_LAUNCHER=unset:")
   endif()
 endif()
 
