@@ -26,7 +26,9 @@ class runtime;
 struct fiber_options {
   stack_options stack = {.bytes = 0};  ///< bytes 0: the runtime's default
   std::string_view name = {};  ///< shown in dumps and messages; copied, at most 31 bytes kept
-  int affinity = -1;           ///< index of the only worker to run on; -1: any
+  /// Index of the only worker to run on; -1: any. A worker, not an OS thread: when a fiber blocks its worker's
+  /// thread, the worker goes on on another.
+  int affinity = -1;
 };
 
 /// Identifies a fiber while the process lives; default: no fiber.
@@ -179,7 +181,9 @@ TENDRIL_API bool stop_requested() noexcept;
 TENDRIL_API bool is_fiber() noexcept;
 /// The name given in fiber_options; empty if none, or on a plain thread.
 TENDRIL_API std::string_view name() noexcept;
-/// Index of the worker the fiber is running on right now; -1 on a plain thread. Stale after a switch.
+/// Index of the worker the fiber is running on right now. -1 on a plain thread, and while the fiber, having
+/// blocked its thread for long, runs on it without a worker: until its next call that switches. Stale after
+/// a switch.
 TENDRIL_API int worker_index() noexcept;
 
 }  // namespace this_fiber

@@ -29,40 +29,41 @@ std::mutex& extras_mutex() {
 std::atomic<std::uint64_t> next_fiber_id{1};
 
 void start_on(fiber_core* c, scheduler* s, waiter* marker) {
-  if (s == nullptr) {
-    s = current_scheduler();
-    if (s == nullptr) s = latest_scheduler();
-    if (s == nullptr) {
-      free_unstarted_core(c);
-      throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
-    }
-  }
-  if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
-  c->done.reset(marker);
-  if (const fiber_core* const parent = current_fiber()) {
-    // The ambient deadline is inherited: children must not outlive what their parent may wait for.
-    const time_point ambient = parent->the_frame()->block.ambient_deadline;
-    if (ambient != no_deadline) extras_of(c).ambient_deadline = ambient;
-  }
   try {
-    s->start(c);
+    const worker_use here;
+    const worker_thread* const t = here.thread();
+    if (s == nullptr) {
+      s = t != nullptr ? &t->owner : latest_scheduler();
+      if (s == nullptr)
+        throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
+    }
+    if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
+    c->done.reset(marker);
+    if (const fiber_core* const parent = t != nullptr ? t->current : nullptr) {
+      // The ambient deadline is inherited: children must not outlive what their parent may wait for.
+      const time_point ambient = parent->the_frame()->block.ambient_deadline;
+      if (ambient != no_deadline) extras_of(c).ambient_deadline = ambient;
+    }
+    s->start(c, here.get());
   } catch (...) {
     free_unstarted_core(c);
     throw;
   }
 }
 
-void free_core(fiber_core* c, worker* w) noexcept {
-  if (c->extras.load(std::memory_order_relaxed) != nullptr) {
-    fiber_extras* extras;
-    {
-      std::scoped_lock hold(extras_mutex());
-      extras = c->extras.exchange(nullptr, std::memory_order_relaxed);
-    }
-    delete extras;
+[[gnu::noinline]] void free_extras(fiber_core* c) noexcept {
+  fiber_extras* extras;
+  {
+    std::scoped_lock hold(extras_mutex());
+    extras = c->extras.exchange(nullptr, std::memory_order_relaxed);
   }
+  delete extras;
+}
+
+[[gnu::always_inline]] inline void free_core(fiber_core* c, worker* w) noexcept {
+  if (c->extras.load(std::memory_order_relaxed) != nullptr) free_extras(c);
   c->stack_class = stack_class_default;
-  c->affinity = -1;
+  c->affinity = affinity_any;
   c->shields = 0;
   if (w != nullptr) w->cores().put(c);
   else put_core_to_pool(c);
@@ -163,10 +164,12 @@ void join_core(fiber_core* c, bool cancelable) {
   if (c == nullptr)
     throw std::system_error(std::make_error_code(std::errc::invalid_argument),
                             "fiber::join: not joinable");
-  if (current_fiber() == c)
+  if (c->done.is_set()) return;
+  waiter* const self = current_waiter();
+  if (self == c)
     throw std::system_error(make_error_code(errc::would_deadlock),
                             "fiber::join: a fiber cannot join itself");
-  require_signalled(c->done.wait({.cancelable = cancelable, .reason = "fiber::join"}),
+  require_signalled(c->done.wait_as(self, {.cancelable = cancelable, .reason = "fiber::join"}),
                     "fiber::join");
 }
 

@@ -138,15 +138,13 @@ void scheduler::requeue(fiber_core* c) noexcept {
   else inject(c);
 }
 
-void scheduler::start(fiber_core* c) {
+void scheduler::start(fiber_core* c, worker* w) {
   if (exiting())
     throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
   if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) >= worker_count_)
     invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) +
                    "; this runtime has " + std::to_string(worker_count_) + " workers, 0 to " +
                    std::to_string(worker_count_ - 1));
-  const worker_use here;
-  worker* const w = here.get();
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
   c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);

@@ -55,8 +55,8 @@ class scheduler {
   void inject(fiber_core* c) noexcept;
   void inject_chain(fiber_core* const* fibers, std::size_t count) noexcept;
   void schedule_woken(fiber_core* c) noexcept;
-  void start(fiber_core* c);
-  void requeue(fiber_core* c) noexcept;  ///< it has moved off its thread
+  void start(fiber_core* c, worker* here);  ///< here: the caller's worker, or null
+  void requeue(fiber_core* c) noexcept;     ///< it has moved off its thread
   void request_stop() noexcept;
   bool drain_until(time_point deadline);
   void announce_work() noexcept;

@@ -41,19 +41,10 @@ class wait_setup {
       block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
       has_callback_ = true;
     }
-    // The thread of a pinned fiber waits with a limit, and may lose its worker before it cancels a timer.
-    if (deadline_ != no_deadline && self->what == waiter::kind::fiber && can_park()) {
-      const worker_use here{worker_use::may_move{}};
-      timer_home_ = here.get();
-      block.timer.who = self;
-      timer_home_->arm_timer(block.timer, deadline_);
-    }
+    if (deadline_ != no_deadline && self->what == waiter::kind::fiber) arm();
   }
   ~wait_setup() {
-    if (timer_home_ != nullptr) {
-      const worker_use here{worker_use::may_move{}};
-      timer_home_->cancel_timer(block_.timer);
-    }
+    if (timer_home_ != nullptr) cancel();
     if (has_callback_) block_.stop_callback.reset();
   }
   wait_setup(const wait_setup&) = delete;
@@ -72,6 +63,20 @@ class wait_setup {
   }
 
  private:
+  // Out of line, so that waits without a deadline are short.
+  [[gnu::noinline]] void arm() noexcept {
+    // The thread of a pinned fiber waits with a limit, and may lose its worker before it cancels a timer.
+    if (!can_park()) return;
+    const worker_use here{worker_use::may_move{}};
+    timer_home_ = here.get();
+    block_.timer.who = self_;
+    timer_home_->arm_timer(block_.timer, deadline_);
+  }
+  [[gnu::noinline]] void cancel() noexcept {
+    const worker_use here{worker_use::may_move{}};
+    timer_home_->cancel_timer(block_.timer);
+  }
+
   waiter* self_;
   wait_block& block_;
   time_point deadline_;
@@ -137,9 +142,7 @@ void unpark(waiter* w) noexcept {
   if (!core->park.unpark()) return;
   // Parked until now: the core is this caller's to schedule, so its fields are stable.
   const worker_use here;
-  if (here.get() != nullptr && core->affinity == affinity_any &&
-      here.get()->scheduler_index() == core->scheduler_index())
-    here.get()->push_woken(core);
+  if (here.get() != nullptr) here.get()->schedule(core);
   else scheduler_at(core->scheduler_index())->schedule_woken(core);
 }
 
@@ -166,8 +169,9 @@ outcome wait_until_done(bool (*done)(const void*) noexcept, const void* argument
       current_waiter(), [=]() noexcept { return done(argument); }, o);
 }
 
-outcome completion::wait_slow(const wait_options& o) {
-  waiter* const self = current_waiter();
+outcome completion::wait_slow(const wait_options& o) { return wait_as(current_waiter(), o); }
+
+outcome completion::wait_as(waiter* self, const wait_options& o) {
   if (!install(self)) return outcome::signalled;
   const outcome why = wait_loop(
       self, [this]() noexcept { return is_set(); }, o);

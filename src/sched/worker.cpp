@@ -3,7 +3,6 @@
 
 #include "base/check.hpp"
 #include "sched/scheduler.hpp"
-#include "sched/thread_pin.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -31,6 +30,7 @@ worker::~worker() = default;
 // ---- The scheduler context -------------------------------------------------------------------
 
 bool worker::run() noexcept {
+  slots_ = thread_->slots;
   for (;;) {
     if (budget_ <= 0) housekeeping();
     fiber_core* c = find_work();
@@ -56,7 +56,7 @@ bool worker::run_fiber(fiber_core* c) noexcept {
   // Null comes from a fiber that moved off: this worker is another thread's by then.
   if (switch_context(t.scheduler_context, c->ctx, this) == nullptr) return false;
   after_switch();
-  flow_state::clear(t.slots);
+  flow_state::clear(slots_);
   return true;
 }
 
@@ -115,7 +115,7 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     worker_thread& t = *w->thread_;
     self = t.current;
     w->after_switch();
-    flow_state::clear(t.slots);
+    flow_state::clear(w->slots_);
     t.hold.leave();
   }
   std::exception_ptr error;
@@ -129,7 +129,6 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     error = nullptr;
   }
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
-  TENDRIL_CHECK(thread_pins() == 0, "a fiber ends unpinned");
   return end_current(hold_worker());
 }
 
@@ -139,7 +138,7 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
 /// worker's thread, when somebody has scheduled it again: `this` is stale then.
 __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
                                               fiber_core* next) noexcept {
-  const flow_state flow(thread_->slots);
+  const flow_state flow(slots_);
   left_ = self;
   left_how_ = how;
   context& mine = self->ctx;
@@ -186,9 +185,8 @@ inline void worker::after_switch() noexcept {
 
 inline void worker::arrive_here(const flow_state& flow) noexcept {
   after_switch();
-  worker_thread& t = *thread_;
-  flow.restore(t.slots);
-  t.hold.leave();
+  flow.restore(slots_);
+  thread_->hold.leave();
 }
 
 void worker::arrive(worker* now, const flow_state& flow) noexcept { now->arrive_here(flow); }
@@ -229,6 +227,7 @@ void worker::yield_current(worker* w) noexcept {
 }
 
 platform::next_context worker::end_current(worker* w) noexcept {
+  TENDRIL_CHECK(w != nullptr && w->thread_->pins == 0, "a fiber ends unpinned");
   fiber_core* const self = w->thread_->current;
   fiber_frame* const frame = self->the_frame();
   const stack_choice what = self->stack_class;
@@ -252,7 +251,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
     }
     free_ended_core(self, w);
   } else if (joiner != nullptr) {
-    unpark(joiner);
+    w->unpark(joiner);
   }
   if (failed) w->counters_.finished.publish();
   w->dead_slice_ = frame->slice;
@@ -337,6 +336,10 @@ void worker::push_woken(fiber_core* c) noexcept {
   // Release: a thief that takes it sees the fiber complete.
   if (fiber_core* const displaced = lifo_.exchange(c, std::memory_order_acq_rel))
     push_ring(displaced);
+}
+
+void worker::schedule_elsewhere(fiber_core* c) noexcept {
+  scheduler_at(c->scheduler_index())->schedule_woken(c);
 }
 
 void worker::push_spawned(fiber_core* c) noexcept {

@@ -89,6 +89,20 @@ class alignas(cacheline_bytes) worker final {
   // The holder, inside: from a fiber or the scheduler context.
   void push_woken(fiber_core* c) noexcept;
   void push_spawned(fiber_core* c) noexcept;
+  /// detail::unpark() for who has the worker in hand already.
+  void unpark(waiter* who) noexcept {
+    if (who->what == waiter::kind::fiber) {
+      auto* const core = static_cast<fiber_core*>(who);
+      if (core->park.unpark()) schedule(core);
+    } else {
+      detail::unpark(who);
+    }
+  }
+  /// Who was parked until now: here, if it may run here.
+  void schedule(fiber_core* c) noexcept {
+    if (c->affinity == affinity_any && scheduler_index_ == c->scheduler_index()) push_woken(c);
+    else schedule_elsewhere(c);
+  }
   worker_thread& thread() const noexcept { return *thread_; }
 
   // On the running fiber, which is not pinned; w from hold_worker(). They return not inside.
@@ -166,6 +180,7 @@ class alignas(cacheline_bytes) worker final {
   void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
   void arrive_here(const flow_state& flow) noexcept;
+  static void schedule_elsewhere(fiber_core* c) noexcept;
   TENDRIL_NO_SPLIT static platform::next_context fiber_main(void* transfer) noexcept;
 
   scheduler& owner_;
@@ -181,6 +196,7 @@ class alignas(cacheline_bytes) worker final {
   unsigned picks_ = 0;
   unsigned lifo_streak_ = 0;
   bool pinned_first_ = false;
+  thread_slots slots_;  ///< the holder's
   context grave_;
   context dead_context_;  ///< of who ended, until its stack is released
   stack_slice dead_slice_{};

@@ -33,6 +33,7 @@
 #pragma once
 
 #include "base/cacheline.hpp"
+#include "base/check.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
 #include "platform/thread_state.hpp"
@@ -135,12 +136,14 @@ inline worker* hold_worker() noexcept {
     return w;
   return hold_worker_slow(*t);
 }
-/// The same for who is about to be switched away from: null for any pinned fiber.
+/// The same for who is about to be switched away from: null for any pinned fiber. Not in the scheduler
+/// context.
 ///
 /// \switch  as above
 inline worker* hold_to_leave() noexcept {
   worker_thread* const t = this_worker_thread();
-  if (t == nullptr || t->current == nullptr) return nullptr;
+  if (t == nullptr) return nullptr;
+  TENDRIL_ASSERT(t->current != nullptr, "the scheduler context neither parks nor yields");
   worker* const w = t->hold.enter_outermost();
   if (basic_worker_hold<worker>::is_worker(w) && !t->pinned()) [[likely]]
     return w;
@@ -170,7 +173,9 @@ class worker_use {
 
   /// Null: the thread has none.
   worker* get() const noexcept { return worker_; }
-  /// That worker's; null without one.
+  /// The calling thread; null if it belongs to no runtime.
+  const worker_thread* thread() const noexcept { return thread_; }
+  /// The worker's; null without one.
   poller* events() const noexcept;
 
  private:

@@ -185,6 +185,8 @@ class completion {
   outcome wait(const wait_options& options) {
     return is_set() ? outcome::signalled : wait_slow(options);
   }
+  /// The same for who knows itself, and that it is not set.
+  outcome wait_as(waiter* self, const wait_options& options);
   /// Makes w the one that set() returns; false when it is set already.
   bool install(waiter* w) noexcept {
     std::uintptr_t expected = 0;
