@@ -36,7 +36,9 @@ std::uint64_t trivial_batched(const callees&, long count) {
   int x = 0;
   for (long left = count; left > 0; left -= calls_in_batch)
     tendril::native_call([&x, now = std::min(left, calls_in_batch)] {
-      for (long i = 0; i < now; ++i) x = foreign_trivial(x);
+      int local = x;  // x itself might be the callee's to change: it has been given away
+      for (long i = 0; i < now; ++i) local = foreign_trivial(local);
+      x = local;
     });
   return static_cast<std::uint64_t>(x);
 }
