@@ -231,11 +231,34 @@ __morestack:
 1:      call    _Unwind_Resume@PLT
         hlt
 
-        // Same frame; a separate entry inside the function, so that gdb knows it.
+        // A separate entry inside the function, so that gdb knows it. With room and without arguments in
+        // memory, as nearly always, there is no frame: the body may as well return to the prologue's ret,
+        // which then returns to the caller. One more return address, to a ret of ours, keeps the stack
+        // aligned.
         .p2align 5
 __morestack_non_split:
         .cfi_def_cfa %rsp, 8
         .cfi_restore %rbp
+        testl   %r11d, %r11d
+        jnz     .Lframe
+        movq    %fs:0x70, %r11
+        leaq    FOREIGN_ROOM(%r11, %r10), %r11
+        cmpq    %rsp, %r11
+        ja      .Lframe_without_arguments
+        movq    (%rsp), %r11
+        cmpl    $0x185d8d4c, 1(%r11)            // leaq 24(%rbp), %r11: a variadic body
+        je      .Lframe_without_arguments
+        call    1f
+        ret
+1:      .cfi_adjust_cfa_offset 8
+        incq    %r11
+        jmp     *%r11
+        .cfi_adjust_cfa_offset -8
+
+        // Else as above, with the frame that is drawn at the head.
+.Lframe_without_arguments:
+        xorl    %r11d, %r11d
+.Lframe:
         pushq   %rbp
         .cfi_adjust_cfa_offset 8
         .cfi_offset %rbp, -16
@@ -249,20 +272,10 @@ __morestack_non_split:
         ja      .Lno_room
         testl   %r11d, %r11d
         jnz     .Lcopy_in_place
-        movq    8(%rbp), %r10
-        movq    -8(%rbp), %rax
+        pushq   %rcx
+        pushq   %rdi
         subq    $8, %rsp                        // 16-byte alignment at the call
-        incq    %r10
-.Lbegin_in_place:
-        call    *%r10
-.Lend_in_place:
-        movq    %rbp, %rsp
-        popq    %rbp
-        .cfi_remember_state
-        .cfi_def_cfa %rsp, 8
-        .cfi_restore %rbp
-        ret
-        .cfi_restore_state
+        jmp     .Lgo
 .Lno_room:
         movq    -16(%rbp), %rax
         addq    $FOREIGN_ROOM, %r10
