@@ -98,15 +98,17 @@ void run(context& ctx) {
                 why.c_str());
     return;
   }
-  const unsigned cycles = ctx.pick(25u, 200u);
+  const unsigned processes = 9;
+  const unsigned cycles = ctx.pick(9u, 50u);
   const std::uint64_t seed = new_seed();
   const int core = usable_cores().front();
-  const parameters params{{"n", n}, {"cycles", cycles}, {"core", core}, {"seed", seed}};
+  const parameters params{
+      {"n", n}, {"processes", processes}, {"cycles", cycles}, {"core", core}, {"seed", seed}};
   std::printf("  %s\n", to_text(params).c_str());
-  auto figures = run_role(
+  auto figures = run_role_in_processes(
       "split-code",
       in_segmented_program({{"cycles", std::to_string(cycles)}, {"seed", std::to_string(seed)}}),
-      core);
+      processes, core);
   table out({"variant", "ms", "ratio to unsplit", "quartiles"});
   for (const std::string& v : variants) {
     ctx.add(v, "ms", figures.at("ms:" + v), "ms", params);

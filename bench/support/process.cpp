@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/support/process.hpp"
 
+#include "bench/support/statistics.hpp"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -9,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -17,6 +20,7 @@
 #include <stdexcept>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace bench {
 namespace {
@@ -239,6 +243,28 @@ void child_process::stop() noexcept {
 std::map<std::string, double> run_role(const std::string& role_name, const arguments& args,
                                        int core, std::chrono::seconds timeout) {
   return child_process::start(role_name, args, core).collect(timeout);
+}
+
+std::map<std::string, double> run_role_in_processes(const std::string& role_name, arguments args,
+                                                    unsigned processes, int core,
+                                                    std::chrono::seconds timeout) {
+  const auto seed = static_cast<std::uint64_t>(args.number("seed"));
+  std::map<std::string, std::vector<double>> samples;
+  for (unsigned i = 0; i != processes; ++i) {
+    args.set("seed", std::to_string(seed + i));
+    for (const auto& [name, value] : run_role(role_name, args, core, timeout))
+      samples[name].push_back(value);
+  }
+  std::map<std::string, double> result;
+  for (const auto& [name, values] : samples) {
+    const std::size_t colon = std::min(name.find(':'), name.size());
+    if (name.compare(colon < 3 ? 0 : colon - 3, 2, "_q") == 0) continue;  // a process's own
+    result.emplace(name, median(values));
+    const quartiles over = quartiles_of(values);
+    result.insert_or_assign(name.substr(0, colon) + "_q1" + name.substr(colon), over.q1);
+    result.insert_or_assign(name.substr(0, colon) + "_q3" + name.substr(colon), over.q3);
+  }
+  return result;
 }
 
 std::string output_of(const std::vector<std::string>& command, int core) {

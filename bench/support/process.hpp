@@ -78,6 +78,14 @@ std::map<std::string, double> run_role(const std::string& role_name, const argum
                                        int core = any_core,
                                        std::chrono::seconds timeout = std::chrono::seconds(120));
 
+/// Runs a role that reports medians in several processes, one after the other, and returns the medians
+/// over them. Loops of a few cycles run at another speed in another process, by the addresses that the loader
+/// gives; one process would be one throw of that die. What is named "x_q1:..." or "x_q3:..." becomes the
+/// quartile over the processes of "x:...". The argument "seed", a number, is raised by one for each.
+std::map<std::string, double> run_role_in_processes(
+    const std::string& role_name, arguments args, unsigned processes, int core = any_core,
+    std::chrono::seconds timeout = std::chrono::seconds(120));
+
 /// Runs a program found on PATH on `core`, returns its standard output; empty when it is missing or fails.
 std::string output_of(const std::vector<std::string>& command, int core = any_core);
 
