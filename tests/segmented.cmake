@@ -52,7 +52,9 @@ if(TENDRIL_ARCH STREQUAL "x86_64")
     tendril_test_configure(${short}_protection "'-fcf-protection=branch' is among the flags"
       "${compiler}" -DCMAKE_CXX_FLAGS=-fcf-protection=branch)
     tendril_test_configure(${short}_sanitizer "'-fsanitize=undefined,address' is among the flags"
-      "${compiler}" -DCMAKE_CXX_FLAGS=-fsanitize=undefined,address)
+      # clang comes without the sanitizers' libraries: configuring must not need to link.
+      "${compiler}" -DCMAKE_CXX_FLAGS=-fsanitize=undefined,address
+      -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY)
   endforeach()
   tendril_test_configure(gnu_ld_in_compiler_flags "GNU ld ('-fuse-ld=bfd')" "${TENDRIL_GXX}"
     -DCMAKE_CXX_FLAGS=-fuse-ld=bfd)
