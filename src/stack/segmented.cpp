@@ -191,7 +191,9 @@ thread_segments::~thread_segments() {
 segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t frame_bytes,
                             void* owner) noexcept {
   segment* const end = segment_at_end(slice, bytes);
-  std::byte* const top = std::min(slice.high, reinterpret_cast<std::byte*>(end)) - frame_bytes;
+  std::byte* top = std::min(slice.high, reinterpret_cast<std::byte*>(end)) - frame_bytes;
+  // The caller's frame and all that follows begins at another cache set: slices have their own colour.
+  if (bytes == small_segment_bytes) top -= small_segment_colour(end_of(end) - bytes);
   segment* const s = write_header(end_of(end) - bytes,
                                   static_cast<unsigned>(std::countr_zero(bytes)), slice.low, top);
   s->owner = owner;
