@@ -63,9 +63,9 @@ inline constexpr unsigned standard_segment_shift = 17;
 struct thread_stacks {
   std::byte* slow_top;    ///< of a stack for the runtime's slow paths alone
   std::byte* native_top;  ///< where native_call starts: the thread's own stack, 64 KiB further down
-  segment* native;        ///< header of the native stack; its limit is tagged native_tag. Its next is
-                          ///< not null while a pinned segment may be in use (see segment::pinned)
-  segment* spare;         ///< standard segments, ready to be entered; linked by next
+  segment* native;  ///< header of the native stack; its limit is tagged native_tag. Its next is
+                    ///< not null while a pinned segment may be in use (see segment::pinned)
+  segment* spare;   ///< standard segments, ready to be entered; linked by next
   std::size_t spares;
 };
 static_assert(offsetof(thread_stacks, spare) == 24 && offsetof(thread_stacks, spares) == 32,
@@ -97,6 +97,8 @@ void* tendril_dynamic_space(std::uintptr_t limit, std::size_t bytes, void* sp) n
 
 /// Room above the limit with which a call into unsplit code stays where it is; the reserve comes on top.
 inline constexpr std::size_t foreign_room = std::size_t{16} << 10;
+static_assert(native_tag == 31 && standard_segment_shift == 17 && foreign_room == 16 * 1024,
+              "morestack.S knows these");
 
 /// The header of the segment that a limit word other than 0 belongs to.
 inline segment* segment_of(std::uintptr_t limit) noexcept {

@@ -54,6 +54,40 @@
         .set    FOREIGN_ROOM, 16 * 1024
         .set    SLACK, 128                      // return address, alignment
 
+// The arguments in memory go along, at the same offset in a cache line: they may be over-aligned. rdi is
+// above where they go, rsi, which is on top of the stack, is saved there. Then begins the body.
+.macro COPY_ARGUMENTS
+        leaq    24(%rbp), %rsi
+        subq    %r11, %rdi
+        movl    %edi, %ecx
+        subl    %esi, %ecx
+        andl    $63, %ecx
+        subq    %rcx, %rdi
+        movq    (%rsp), %rax                    // rsi
+        movq    %rdi, %rsp
+        leaq    7(%r11), %rcx
+        shrq    $3, %rcx
+7:      movq    (%rsi), %r10
+        movq    %r10, (%rdi)
+        addq    $8, %rsi
+        addq    $8, %rdi
+        decq    %rcx
+        jnz     7b
+        movq    %rax, %rsi
+        jmp     .Lgo
+.endm
+
+// rdi: the limit word; rax: the size of its segment; ecx: the tag. On the native stack, to \native.
+.macro SIZE_OF_SEGMENT native
+        movq    %fs:0x70, %rdi
+        movl    %edi, %ecx
+        andl    $31, %ecx
+        cmpl    $NATIVE_TAG, %ecx
+        je      \native
+        movl    $2048, %eax
+        shlq    %cl, %rax
+.endm
+
         .text
 
 // What a call into unsplit code goes through, where the linker knows the callee: stays where it is if
@@ -168,28 +202,11 @@ __morestack:
         popq    %rdx
         jmp     .Lenter
 
-        // Arguments in memory go along, at the same offset in a cache line: they may be over-aligned.
+        // To the next segment.
 .Lcopy_arguments:
         pushq   %rsi
-        leaq    24(%rbp), %rsi
         movq    SEG_FIRST_SP(%rax), %rdi
-        subq    %r11, %rdi
-        movl    %edi, %ecx
-        subl    %esi, %ecx
-        andl    $63, %ecx
-        subq    %rcx, %rdi
-        movq    (%rsp), %rax                    // rsi
-        movq    %rdi, %rsp
-        leaq    7(%r11), %rcx
-        shrq    $3, %rcx
-1:      movq    (%rsi), %r10
-        movq    %r10, (%rdi)
-        addq    $8, %rsi
-        addq    $8, %rdi
-        decq    %rcx
-        jnz     1b
-        movq    %rax, %rsi
-        jmp     .Lgo
+        COPY_ARGUMENTS
 
         // The allocator, on the thread's stack for slow paths.
 .Lslow:
@@ -286,25 +303,8 @@ __morestack_non_split:
         pushq   %rcx
         pushq   %rdi
         pushq   %rsi
-        leaq    24(%rbp), %rsi
         movq    %rsp, %rdi
-        subq    %r11, %rdi
-        movl    %edi, %ecx
-        subl    %esi, %ecx
-        andl    $63, %ecx
-        subq    %rcx, %rdi
-        movq    (%rsp), %rax                    // rsi
-        movq    %rdi, %rsp
-        leaq    7(%r11), %rcx
-        shrq    $3, %rcx
-1:      movq    (%rsi), %r10
-        movq    %r10, (%rdi)
-        addq    $8, %rsi
-        addq    $8, %rdi
-        decq    %rcx
-        jnz     1b
-        movq    %rax, %rsi
-        jmp     .Lgo
+        COPY_ARGUMENTS
 
         // Called on the slow stack (rsp + 8 is 16-byte aligned here, after the call): all that vector
         // registers may hold of arguments. The area stays below the return address until it is restored.
@@ -401,13 +401,7 @@ __morestack_allocate_stack_space:
         .p2align 5
 tendril_give_back_segments:
         .cfi_startproc
-        movq    %fs:0x70, %rdi
-        movl    %edi, %ecx
-        andl    $31, %ecx
-        cmpl    $NATIVE_TAG, %ecx
-        je      1f
-        movl    $2048, %eax
-        shlq    %cl, %rax
+        SIZE_OF_SEGMENT 1f
         testl   %ecx, %ecx
         jz      3f
 .Lseen: decq    %rax
@@ -446,13 +440,7 @@ tendril_give_back_segments:
         .p2align 4
 tendril_on_pinned_stack:
         .cfi_startproc
-        movq    %fs:0x70, %rdi
-        movl    %edi, %ecx
-        andl    $31, %ecx
-        cmpl    $NATIVE_TAG, %ecx
-        je      1f
-        movl    $2048, %eax
-        shlq    %cl, %rax
+        SIZE_OF_SEGMENT 1f
         decq    %rax
         orq     %rdi, %rax
         movzbl  SEG_PINNED - (HEADER_BYTES - 1)(%rax), %eax

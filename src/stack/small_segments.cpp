@@ -68,7 +68,7 @@ small_segment_source::small_segment_source(small_segment_options options)
 }
 
 small_segment_source::~small_segment_source() {
-  TENDRIL_CHECK(caches_ == nullptr, "a source of segments outlives its caches");
+  TENDRIL_CHECK(caches_.empty(), "a source of segments outlives its caches");
   TENDRIL_CHECK(counted_.free == counted_.created, "no segment is in use when its source ends");
   while (partial_.pop_front() != nullptr) {
   }
@@ -258,16 +258,12 @@ void small_segment_source::guard_slab(slab& s) noexcept {
 
 void small_segment_source::attach(small_segment_cache& cache) noexcept {
   const std::lock_guard lock(caches_mutex_);
-  cache.next_cache_ = caches_;
-  if (caches_ != nullptr) caches_->previous_cache_ = &cache;
-  caches_ = &cache;
+  caches_.push_back(cache);
 }
 
 void small_segment_source::detach(small_segment_cache& cache) noexcept {
   const std::lock_guard lock(caches_mutex_);
-  if (cache.next_cache_ != nullptr) cache.next_cache_->previous_cache_ = cache.previous_cache_;
-  (cache.previous_cache_ != nullptr ? cache.previous_cache_->next_cache_ : caches_) =
-      cache.next_cache_;
+  caches_.remove(cache);
 }
 
 small_segment_stats small_segment_source::stats() const noexcept {
@@ -278,8 +274,8 @@ small_segment_stats small_segment_source::stats() const noexcept {
   }
   {
     const std::lock_guard lock(caches_mutex_);
-    for (const small_segment_cache* c = caches_; c != nullptr; c = c->next_cache_)
-      s.warm += c->count_.load(std::memory_order_relaxed);
+    caches_.for_each(
+        [&](const small_segment_cache& c) { s.warm += c.count_.load(std::memory_order_relaxed); });
   }
   // Segments that moved meanwhile may be counted twice.
   s.in_use = s.created > s.free + s.warm ? s.created - s.free - s.warm : 0;

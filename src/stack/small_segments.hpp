@@ -130,10 +130,10 @@ class small_segment_source {
   small_segment_stats counted_;  ///< what is not counted by caches
 
   mutable std::mutex caches_mutex_;
-  small_segment_cache* caches_ = nullptr;  ///< for statistics only
+  mutable intrusive_list<small_segment_cache> caches_;  ///< for statistics only
 };
 
-class small_segment_cache {
+class small_segment_cache : public list_node<> {  // the source's list, under its lock
  public:
   /// 131,072 segments, as many as a stack_cache keeps stacks of 64 KiB.
   static constexpr std::size_t default_watermark = std::size_t{256} << 20;
@@ -208,9 +208,7 @@ class small_segment_cache {
   link* free_ = nullptr;
   // Written by the owner alone, so plain loads and stores do; atomic because stats() reads it.
   std::atomic<std::size_t> count_{0};
-  std::size_t watermark_;                      ///< segments
-  small_segment_cache* next_cache_ = nullptr;  ///< the source's list, under its lock
-  small_segment_cache* previous_cache_ = nullptr;
+  std::size_t watermark_;  ///< segments
 };
 
 }  // namespace tendril::detail

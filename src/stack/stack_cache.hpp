@@ -37,7 +37,7 @@
 
 namespace tendril::detail {
 
-class stack_cache {
+class stack_cache : public list_node<> {  // the source's list, under its lock
  public:
   static constexpr std::size_t default_watermark = std::size_t{8} << 30;
 
@@ -128,8 +128,6 @@ class stack_cache {
   std::ptrdiff_t room_;  ///< warm bytes that may still come
   std::ptrdiff_t watermark_;
   std::array<lane, size_class_count> lanes_;
-  stack_cache* next_cache_ = nullptr;  ///< the source's list, under its lock
-  stack_cache* previous_cache_ = nullptr;
 };
 
 }  // namespace tendril::detail

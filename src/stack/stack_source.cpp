@@ -65,7 +65,7 @@ stack_source::stack_source(stack_source_options options)
 }
 
 stack_source::~stack_source() {
-  TENDRIL_CHECK(caches_ == nullptr, "a stack_source outlives its caches");
+  TENDRIL_CHECK(caches_.empty(), "a stack_source outlives its caches");
   for (size_class_state& state : classes_) {
     while (arena* a = state.made) {
       state.made = a->next_made;
@@ -225,16 +225,12 @@ void stack_source::guard_slices(arena** of, std::byte** bases, unsigned count) n
 
 void stack_source::attach(stack_cache& cache) noexcept {
   const std::lock_guard lock(caches_mutex_);
-  cache.next_cache_ = caches_;
-  if (caches_ != nullptr) caches_->previous_cache_ = &cache;
-  caches_ = &cache;
+  caches_.push_back(cache);
 }
 
 void stack_source::detach(stack_cache& cache) noexcept {
   const std::lock_guard lock(caches_mutex_);
-  if (cache.next_cache_ != nullptr) cache.next_cache_->previous_cache_ = cache.previous_cache_;
-  (cache.previous_cache_ != nullptr ? cache.previous_cache_->next_cache_ : caches_) =
-      cache.next_cache_;
+  caches_.remove(cache);
 }
 
 stack_stats stack_source::stats() const noexcept {
@@ -248,7 +244,7 @@ stack_stats stack_source::stats() const noexcept {
   }
   {
     const std::lock_guard lock(caches_mutex_);
-    for (const stack_cache* c = caches_; c != nullptr; c = c->next_cache_) c->add_to(s);
+    caches_.for_each([&](const stack_cache& c) { c.add_to(s); });
   }
   // The parts were read one after the other; slices that moved meanwhile may be counted twice.
   const std::size_t free = s.warm + s.cold;

@@ -24,6 +24,7 @@
 #pragma once
 
 #include "base/cacheline.hpp"
+#include "base/intrusive_list.hpp"
 #include "stack/slice_layout.hpp"
 
 #include <tendril/stack.hpp>
@@ -114,7 +115,7 @@ class stack_source {
   std::array<size_class_state, size_class_count> classes_;
 
   mutable std::mutex caches_mutex_;
-  stack_cache* caches_ = nullptr;  ///< for statistics only
+  mutable intrusive_list<stack_cache> caches_;  ///< for statistics only
 };
 
 }  // namespace tendril::detail
