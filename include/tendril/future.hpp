@@ -127,9 +127,7 @@ struct future_state {
       destroy(this);
   }
   /// The result is written. After this, only release() may be called by this side.
-  void publish() noexcept {
-    if (waiter* const who = ready.set()) unpark(who);
-  }
+  void publish() noexcept { ready.complete(); }
 
   completion ready;
   std::atomic<std::uint32_t> references{2};

@@ -7,6 +7,7 @@
 #include <tendril/buffer.hpp>
 #include <tendril/channel.hpp>
 #include <tendril/condition_variable.hpp>
+#include <tendril/context.hpp>
 #include <tendril/config.hpp>
 #include <tendril/error.hpp>
 #include <tendril/ffi.hpp>

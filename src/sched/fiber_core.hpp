@@ -28,6 +28,7 @@
 #include "stack/stack_cache.hpp"
 
 #include <tendril/detail/closure.hpp>
+#include <tendril/detail/flow.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/fiber.hpp>
 
@@ -116,6 +117,7 @@ struct wait_block {
 
   wait_timer timer;
   std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
+  flow_locals flow;
   alignas(16) std::byte cell[own_cell_bytes];
 };
 static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(wait_reason) <= cacheline_bytes);

@@ -199,6 +199,8 @@ void throw_outcome(outcome result, const char* what) {
   throw std::system_error(to_error(result), what);
 }
 
+flow_locals& this_flow() { return block_of(current_waiter()).flow; }
+
 time_point ambient_deadline() noexcept { return block_of(current_waiter()).ambient_deadline; }
 void set_ambient_deadline(time_point t) noexcept {
   block_of(current_waiter()).ambient_deadline = t;

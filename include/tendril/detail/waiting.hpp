@@ -171,15 +171,27 @@ inline void require_signalled(outcome result, const char* what) {
 }
 TENDRIL_API std::error_code to_error(outcome result) noexcept;
 
-/// Set once; waited for by at most one waiter: the end of a fiber, a future's readiness.
-/// word: 0 pending, 1 set, else the waiter.
+/// Runs once, on whoever completes what it was attached to. Belongs to who attached it: part of a coroutine's
+/// frame or of a heap block, never on a fiber's stack. It may destroy itself in run.
+struct alignas(16) continuation {
+  void (*run)(continuation* self) noexcept = nullptr;
+};
+
+/// Set once; waited for by at most one waiter, or followed by at most one continuation: the end of a fiber,
+/// a future's readiness.
+/// word: 0 pending, 1 set, else the waiter, else the continuation + 2.
 class completion {
  public:
   bool is_set() const noexcept { return word_.load(std::memory_order_acquire) == 1; }
-  /// Returns whom to unpark, or null.
+  /// Returns whom to unpark, or null. Only where no continuation can be.
   waiter* set() noexcept {
     const auto old = word_.exchange(1, std::memory_order_acq_rel);
     return old > 1 ? reinterpret_cast<waiter*>(old) : nullptr;
+  }
+  /// set(), and unparks or runs who is there.
+  void complete() noexcept {
+    const auto old = word_.exchange(1, std::memory_order_acq_rel);
+    if (old > 1) notify(old);
   }
   /// \switch yes, unless set
   outcome wait(const wait_options& options) {
@@ -192,6 +204,18 @@ class completion {
     std::uintptr_t expected = 0;
     return word_.compare_exchange_strong(expected, reinterpret_cast<std::uintptr_t>(w),
                                          std::memory_order_acq_rel, std::memory_order_acquire);
+  }
+  /// The same for what runs when it is set.
+  bool install(continuation& c) noexcept {
+    std::uintptr_t expected = 0;
+    return word_.compare_exchange_strong(expected, tagged(c), std::memory_order_acq_rel,
+                                         std::memory_order_acquire);
+  }
+  /// True: c will not run. False: it has run, or runs now.
+  bool withdraw(continuation& c) noexcept {
+    auto expected = tagged(c);
+    return word_.compare_exchange_strong(expected, 0, std::memory_order_acq_rel,
+                                         std::memory_order_acquire);
   }
   /// A look: whether w is installed at this moment.
   bool holds(const waiter* w) const noexcept {
@@ -209,6 +233,19 @@ class completion {
   }
 
  private:
+  static constexpr std::uintptr_t is_continuation = 2;
+  static std::uintptr_t tagged(continuation& c) noexcept {
+    return reinterpret_cast<std::uintptr_t>(&c) | is_continuation;
+  }
+  static void notify(std::uintptr_t who) noexcept {
+    if ((who & is_continuation) == 0) {
+      unpark(reinterpret_cast<waiter*>(who));
+    } else {
+      auto* const c = reinterpret_cast<continuation*>(who - is_continuation);
+      c->run(c);
+    }
+  }
+
   TENDRIL_API outcome wait_slow(const wait_options& options);
   std::atomic<std::uintptr_t> word_{0};
 };
