@@ -139,12 +139,7 @@ std::size_t quiet_cycles(const server_under_test& s) {
 
 std::unique_ptr<server_under_test> start_server(const std::string& variant, int core,
                                                 const configuration& c) {
-  // "fiber/reserved" is implementation and stack; "callbacks#2" a second instance.
-  const auto slash = variant.find('/');
-  const arguments args = slash != std::string::npos
-                             ? fiber_arguments(variant.substr(slash + 1))
-                             : arguments{{"impl", variant.substr(0, variant.find('#'))}};
-  auto process = child_process::start("serve-plaintext", args, core);
+  auto process = child_process::start("serve-plaintext", plaintext_arguments(variant), core);
   const auto port = static_cast<std::uint16_t>(std::stoul(process.expect("port")));
   auto load = std::make_unique<load_target>(variant, port, c.connections, c.pipeline);
   return std::make_unique<server_under_test>(
@@ -335,4 +330,11 @@ const registration entry(
      run});
 
 }  // namespace
+
+arguments plaintext_arguments(const std::string& variant) {
+  const auto slash = variant.find('/');
+  return slash != std::string::npos ? fiber_arguments(variant.substr(slash + 1))
+                                    : arguments{{"impl", variant.substr(0, variant.find('#'))}};
+}
+
 }  // namespace bench

@@ -6,9 +6,12 @@
 // with one system call.
 #pragma once
 
+#include "bench/support/role.hpp"
+
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace bench {
 
@@ -25,5 +28,9 @@ void serve_threads(std::uint16_t port, const port_callback& ready);
 
 /// One Tendril fiber per connection, one worker. `stack` as in the names of variants: "reserved".
 void serve_fibers(std::uint16_t port, const port_callback& ready, const std::string& stack);
+
+/// The arguments of the role serve-plaintext for a variant: "fiber/reserved" is implementation and stack,
+/// "callbacks#2" a second instance of the same.
+arguments plaintext_arguments(const std::string& variant);
 
 }  // namespace bench
