@@ -40,6 +40,7 @@ class promise;
 namespace detail {
 
 struct async_start;
+struct future_access;
 
 [[noreturn]] TENDRIL_API void throw_future_error(std::future_errc);
 TENDRIL_API std::exception_ptr broken_promise_error();
@@ -277,6 +278,7 @@ class [[nodiscard]] future {
   template <class U>
   friend future<U> make_exceptional_future(std::exception_ptr);
   friend struct detail::async_start;
+  friend struct detail::future_access;
 
   static constexpr const char* what = "future::wait";
   struct dropped {
@@ -347,6 +349,39 @@ future<T> make_exceptional_future(std::exception_ptr e) {
 }
 
 namespace detail {
+
+/// What the other bridges (tasks, thunks, await) do with a future. One flow at a time, as every use of a
+/// future; a continuation that is attached counts as waiting for it.
+struct future_access {
+  /// No wait would switch. Precondition: valid.
+  template <class T>
+  static bool is_ready(const future<T>& f) noexcept {
+    return f.is_ready();
+  }
+  /// Attaches c, which runs once on whoever completes f. False: f is ready, c will not run.
+  ///
+  /// \throws std::future_error  no_state; future_already_retrieved when somebody waits already
+  template <class T>
+  static bool on_ready(future<T>& f, continuation& c) {
+    if (f.ready_or_throw()) return false;
+    if (f.state_->ready.install(c)) return true;
+    if (!f.state_->ready.is_set()) throw_future_error(std::future_errc::future_already_retrieved);
+    return false;
+  }
+  /// True: c will not run. False: it has run, or runs now. Precondition: on_ready(f, c) was true, and what
+  /// c does has not let go of f.
+  template <class T>
+  static bool withdraw(future<T>& f, continuation& c) noexcept {
+    return f.state_ != nullptr && f.state_->ready.withdraw(c);
+  }
+  /// The result, without waiting; f is not valid afterwards. Precondition: ready.
+  template <class T>
+  static T take(future<T>& f) {
+    if (f.state_ == nullptr) return f.here_.take();
+    const typename future<T>::dropped at_end{f};
+    return f.state_->result.take();
+  }
+};
 
 /// The state of an async: result, callable and arguments in one block.
 template <class R, class F, class Tuple>

@@ -177,6 +177,45 @@ TEST_SUITE("future") {
     CHECK(shared.use_count() == 1);
   }
 
+  TEST_CASE("a continuation runs once, on who completes; not when withdrawn or too late") {
+    struct counted : tendril::detail::continuation {
+      counted() {
+        run = [](continuation* self) noexcept { ++static_cast<counted*>(self)->runs; };
+      }
+      int runs = 0;
+    };
+    using access = tendril::detail::future_access;
+    tendril::promise<std::string> p;
+    auto f = p.get_future();
+    counted first;
+    counted second;
+    CHECK_FALSE(access::is_ready(f));
+    CHECK(access::on_ready(f, first));
+    CHECK(future_error_of([&] { (void)access::on_ready(f, second); }) ==
+          std::future_errc::future_already_retrieved);
+    CHECK(access::withdraw(f, first));
+    CHECK_FALSE(access::withdraw(f, first));
+    CHECK(access::on_ready(f, second));
+    p.set_value("set");
+    CHECK(first.runs == 0);
+    CHECK(second.runs == 1);
+    CHECK_FALSE(access::withdraw(f, second));
+    CHECK(access::is_ready(f));
+    CHECK_FALSE(access::on_ready(f, first));
+    CHECK(first.runs == 0);
+    CHECK(access::take(f) == "set");
+    CHECK_FALSE(f.valid());
+    CHECK(future_error_of([&] { (void)access::on_ready(f, first); }) == std::future_errc::no_state);
+
+    auto born_ready = tendril::make_ready_future(3);
+    CHECK_FALSE(access::on_ready(born_ready, first));
+    CHECK(access::take(born_ready) == 3);
+    auto failed =
+        tendril::make_exceptional_future<int&>(std::make_exception_ptr(std::runtime_error("no")));
+    CHECK_THROWS_AS(access::take(failed), std::runtime_error);
+    CHECK_FALSE(failed.valid());
+  }
+
   TEST_CASE("set and wait race: every value arrives once") {
     with_workers([](tendril::runtime&) {
       long sum = 0;
