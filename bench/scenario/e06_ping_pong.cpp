@@ -12,6 +12,7 @@
 //
 // Does not show: many sockets at once (E7), real networks.
 
+#include "bench/scenario/recursion.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/scenario/windows.hpp"
 #include "bench/support/experiment.hpp"
@@ -34,16 +35,6 @@
 
 namespace bench {
 namespace {
-
-/// Calls f at the bottom of `depth` frames that the compiler must keep.
-template <class F>
-[[gnu::noinline]] void recurse(long depth, F& f) {
-  char frame[32];
-  asm volatile("" : : "r"(frame) : "memory");
-  if (depth == 0) f();
-  else recurse(depth - 1, f);
-  asm volatile("" : : "r"(frame) : "memory");  // still needed here: no tail call
-}
 
 void require(bool ok, const char* what) {
   if (!ok) throw std::runtime_error(std::string("ping-pong: ") + what);
