@@ -24,3 +24,4 @@
 #include <tendril/semaphore.hpp>
 #include <tendril/shared_mutex.hpp>
 #include <tendril/stack.hpp>
+#include <tendril/task.hpp>

@@ -15,12 +15,16 @@ namespace detail {
 
 struct ambient_snapshot;
 struct local_table;
+class coroutine_chain;
 
 /// Part of the wait_block. All null in a flow that uses none of it.
 struct flow_locals {
   ambient_snapshot* ambient = nullptr;      ///< counted; immutable once shared
   synchronization_context* sync = nullptr;  ///< not owned; null: the runtime's or none
   local_table* locals = nullptr;            ///< owned; values of fiber_local
+  coroutine_chain* chain = nullptr;         ///< whose coroutines run here right now; see chain.hpp
+  coroutine_chain* resumable = nullptr;  ///< chains to be resumed once fewer are inside one another
+  unsigned resumed = 0;                  ///< chains resumed inside one another
 };
 
 /// The caller's. The address is stale after a switch of a plain thread's code to another thread, never for a
