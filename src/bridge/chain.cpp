@@ -4,6 +4,7 @@
 // described in chain.hpp.
 #include <tendril/context.hpp>
 #include <tendril/detail/closure.hpp>
+#include <tendril/detail/flow.hpp>
 #include <tendril/task.hpp>
 
 #include <string>
@@ -21,6 +22,9 @@ flow_locals& coroutine_chain::leave() noexcept {
   flow_locals& flow = this_flow();
   flow.chain = outer_;
   std::swap(flow.ambient, ambient_);
+  // What it has from the flow in which it began is the flow's, and others may continue it.
+  if ((ambient_ & borrowed_bit) != 0) [[unlikely]]
+    ambient_ = share_ambient(ambient_);
   return flow;
 }
 
@@ -28,6 +32,7 @@ void coroutine_chain::enter() noexcept { enter(this_flow()); }
 
 void coroutine_chain::enter_first() noexcept {
   flow_locals& flow = this_flow();
+  ambient_ = borrowed(flow.ambient);
   enter(flow);
 }
 
@@ -38,6 +43,7 @@ void coroutine_chain::start() noexcept {
 
 std::coroutine_handle<> coroutine_chain::end() noexcept {
   leave();
+  release_ambient(std::exchange(ambient_, 0));
   close_blocks();
   return at_end_(this);
 }

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <mutex>
 #include <ostream>
+#include <utility>
 
 namespace tendril {
 namespace detail {
@@ -42,8 +43,10 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
     if (const fiber_core* const parent = t != nullptr ? t->current : nullptr) {
       // The ambient deadline is inherited: children must not outlive what their parent may wait for.
       const time_point ambient = parent->the_frame()->block.ambient_deadline;
-      if (ambient != no_deadline) extras_of(c).ambient_deadline = ambient;
+      if (ambient != no_deadline) c->extras.make().ambient_deadline = ambient;
     }
+    if (const flow_locals* const parent = existing_flow())
+      if (const std::uintptr_t ambient = ambient_for_child(*parent)) c->extras.inherit(ambient);
     s->start(c, here.get());
   } catch (...) {
     free_unstarted_core(c);
@@ -55,13 +58,13 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   fiber_extras* extras;
   {
     std::scoped_lock hold(extras_mutex());
-    extras = c->extras.exchange(nullptr, std::memory_order_relaxed);
+    extras = c->extras.take();
   }
   delete extras;
 }
 
 [[gnu::always_inline]] inline void free_core(fiber_core* c, worker* w) noexcept {
-  if (c->extras.load(std::memory_order_relaxed) != nullptr) free_extras(c);
+  if (!c->extras.empty()) free_extras(c);
   c->stack_class = stack_class_default;
   c->affinity = affinity_any;
   c->shields = 0;
@@ -80,19 +83,32 @@ waiter* detached_marker() noexcept {
   return reinterpret_cast<waiter*>(&marker);
 }
 
-fiber_extras& extras_of(fiber_core* c) {
-  fiber_extras* extras = c->extras.load(std::memory_order_acquire);
-  if (extras == nullptr) {
-    auto fresh = std::make_unique<fiber_extras>();
-    if (c->extras.compare_exchange_strong(extras, fresh.get(), std::memory_order_acq_rel,
-                                          std::memory_order_acquire))
-      extras = fresh.release();
+fiber_extras& extras_word::make() {
+  std::uintptr_t w = word_.load(std::memory_order_acquire);
+  if (w != 0 && (w & inherited_bit) == 0) return *reinterpret_cast<fiber_extras*>(w);
+  auto fresh = std::make_unique<fiber_extras>();
+  while (w == 0 || (w & inherited_bit) != 0) {
+    fresh->ambient = w & ~inherited_bit;
+    // Release: who finds the extras finds them made; acquire: who starts the fiber has its inherited
+    // values from us, or has taken them before.
+    if (word_.compare_exchange_weak(w, reinterpret_cast<std::uintptr_t>(fresh.get()),
+                                    std::memory_order_acq_rel, std::memory_order_acquire))
+      return *fresh.release();
   }
-  return *extras;
+  fresh->ambient = 0;  // another was faster, and has them
+  return *reinterpret_cast<fiber_extras*>(w);
+}
+
+std::uintptr_t extras_word::take_inherited() noexcept {
+  std::uintptr_t w = word_.load(std::memory_order_acquire);
+  while ((w & inherited_bit) != 0)
+    if (word_.compare_exchange_weak(w, 0, std::memory_order_acq_rel, std::memory_order_acquire))
+      return w & ~inherited_bit;
+  return w == 0 ? 0 : std::exchange(reinterpret_cast<fiber_extras*>(w)->ambient, 0);
 }
 
 const char* name_of(const fiber_core* c) noexcept {
-  const fiber_extras* const extras = c->extras.load(std::memory_order_acquire);
+  const fiber_extras* const extras = c->extras.get();
   return extras != nullptr ? extras->name : "";
 }
 
@@ -113,6 +129,7 @@ void free_unstarted_core(fiber_core* c) noexcept {
     c->ops->destroy(c->closure);
     c->ops = nullptr;
   }
+  release_ambient(c->extras.take_inherited());  // destructors of values: not in the scope below
   const worker_use here;
   free_core(c, here.get());
 }
@@ -129,7 +146,7 @@ void apply_options(fiber_core* c, const fiber_options& options) {
                                 "; it is a worker's index, or -1 for any");
   c->affinity = static_cast<std::int8_t>(options.affinity);
   if (!options.name.empty()) {
-    char* const name = extras_of(c).name;
+    char* const name = c->extras.make().name;
     const std::size_t length = std::min(options.name.size(), sizeof(fiber_extras::name) - 1);
     const std::scoped_lock hold(extras_mutex());  // against copy_name_of
     std::copy_n(options.name.data(), length, name);
@@ -193,8 +210,7 @@ void trigger_stop_source(fiber_core* c) noexcept {
   std::stop_source source{std::nostopstate};
   {
     std::scoped_lock hold(extras_mutex());
-    if (const fiber_extras* extras = c->extras.load(std::memory_order_acquire))
-      source = extras->stop;
+    if (const fiber_extras* extras = c->extras.get()) source = extras->stop;
   }
   source.request_stop();  // without the lock: callbacks run here
 }
@@ -213,7 +229,7 @@ void fiber_extras::on_stop::operator()() const noexcept {
 }
 
 std::stop_source stop_source_of(fiber_core* c) {
-  fiber_extras& extras = extras_of(c);
+  fiber_extras& extras = c->extras.make();
   std::stop_source source{std::nostopstate};
   {
     std::scoped_lock hold(extras_mutex());

@@ -76,6 +76,9 @@ inline constexpr std::int8_t affinity_thread = -2;
 namespace flag {
 inline constexpr std::uint32_t stop_requested = 1;
 inline constexpr std::uint32_t alive = 2;  ///< queued or started, not ended
+inline constexpr std::uint32_t has_context =
+    4;  ///< its waits are synchronization contexts' affair, too
+inline constexpr std::uint32_t resumed = 8;  ///< its context has run what was posted for it
 inline constexpr unsigned scheduler_shift = 8;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
@@ -117,16 +120,23 @@ struct wait_block {
 
   wait_timer timer;
   std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
-  flow_locals flow;
   alignas(16) std::byte cell[own_cell_bytes];
+  flow_locals flow;  ///< last: in a frame, beside what is read at the end
 };
 static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(wait_reason) <= cacheline_bytes);
 
 /// Rare attributes, allocated when first needed.
 struct fiber_extras {
+  fiber_extras() = default;
+  fiber_extras(const fiber_extras&) = delete;
+  fiber_extras& operator=(const fiber_extras&) = delete;
+  ~fiber_extras() { release_ambient(ambient); }
+
   char name[32] = {};
   std::size_t stack_bytes = 0;
   time_point ambient_deadline = no_deadline;  ///< inherited from the spawner
+  std::uintptr_t ambient =
+      0;  ///< the same: until the fiber starts; an owned word (detail/flow.hpp)
   std::stop_source stop{std::nostopstate};
   struct on_stop {
     fiber_core* core;
@@ -145,6 +155,36 @@ struct fiber_frame {
   thread_waiter* thread = nullptr;  ///< to be woken while affinity is affinity_thread
 };
 
+/// Where a core's extras are. A fiber that has none, but inherits ambient values, carries these in the same
+/// word until it starts, so that starting a child in an ambient takes no allocation.
+class extras_word {
+ public:
+  /// Null: none, or only inherited values.
+  fiber_extras* get() const noexcept {
+    const std::uintptr_t w = word_.load(std::memory_order_acquire);
+    return (w & inherited_bit) == 0 ? reinterpret_cast<fiber_extras*>(w) : nullptr;
+  }
+  bool empty() const noexcept { return word_.load(std::memory_order_relaxed) == 0; }
+  /// Made if there are none; any thread.
+  /// \throws std::bad_alloc
+  fiber_extras& make();
+  /// By the spawner, before others know of the fiber: it inherits an owned word.
+  void inherit(std::uintptr_t ambient) noexcept {
+    if (fiber_extras* const e = get()) e->ambient = ambient;
+    else word_.store(ambient | inherited_bit, std::memory_order_relaxed);
+  }
+  /// By who starts the fiber: what it has inherited, owned.
+  std::uintptr_t take_inherited() noexcept;
+  /// Makes it empty; the caller deletes the result. Not while values are inherited.
+  fiber_extras* take() noexcept {
+    return reinterpret_cast<fiber_extras*>(word_.exchange(0, std::memory_order_relaxed));
+  }
+
+ private:
+  static constexpr std::uintptr_t inherited_bit = 1;
+  std::atomic<std::uintptr_t> word_{0};
+};
+
 struct alignas(cacheline_bytes) fiber_core : waiter {
   fiber_core() noexcept : waiter(kind::fiber) {}
 
@@ -156,7 +196,7 @@ struct alignas(cacheline_bytes) fiber_core : waiter {
   completion done;
   const closure_ops* ops = nullptr;
 
-  std::atomic<fiber_extras*> extras{nullptr};
+  extras_word extras;
   std::atomic<std::uint64_t> id{0};  ///< relaxed: a dump may read it while the core is recycled
   alignas(16) std::byte closure[inline_closure_bytes];
 
@@ -180,9 +220,6 @@ static_assert(TENDRIL_ASAN || TENDRIL_TSAN || sizeof(fiber_core) == 128,
 
 /// Marks completion words of fibers that nobody joins.
 waiter* detached_marker() noexcept;
-
-/// The extras of c, created if it has none. Any thread that may touch c.
-fiber_extras& extras_of(fiber_core* c);
 
 /// Triggers the stop source of c, if it has one.
 void trigger_stop_source(fiber_core* c) noexcept;

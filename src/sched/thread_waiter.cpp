@@ -16,21 +16,27 @@ struct free_waiters {
   }
 };
 
+/// A thread's waiter, for the thread's life. Others' thread_local objects may be destroyed later and use it again:
+/// they get one that lasts until the process ends, since nothing tells when they have done.
 struct holder {
   thread_waiter* mine = nullptr;
   ~holder() {
     if (mine == nullptr) return;
+    end_flow(mine->wait.flow);
+    thread_waiter* const old = std::exchange(mine, nullptr);
     free_waiters& list = free_waiters::instance();
     std::scoped_lock hold(list.mutex);
-    mine->next_free = list.head;
-    list.head = mine;
+    old->next_free = list.head;
+    list.head = old;
   }
 };
+
+thread_local holder this_thread;
 
 }  // namespace
 
 thread_waiter& this_thread_waiter() {
-  static thread_local holder h;
+  holder& h = this_thread;
   if (h.mine == nullptr) {
     free_waiters& list = free_waiters::instance();
     std::scoped_lock hold(list.mutex);
@@ -42,9 +48,13 @@ thread_waiter& this_thread_waiter() {
     }
     h.mine->wait.ambient_deadline = no_deadline;
     h.mine->shields = 0;
+    h.mine->flags.store(0, std::memory_order_relaxed);
+    h.mine->wait.flow = {};
   }
   return *h.mine;
 }
+
+thread_waiter* existing_thread_waiter() noexcept { return this_thread.mine; }
 
 void thread_waiter::wake() noexcept {
   std::scoped_lock hold(mutex_);

@@ -30,5 +30,7 @@ class thread_waiter : public waiter {
 
 /// The calling thread's. \throws std::bad_alloc at a thread's first wait
 thread_waiter& this_thread_waiter();
+/// Null: it has not waited yet.
+thread_waiter* existing_thread_waiter() noexcept;
 
 }  // namespace tendril::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The one wait loop: what waiting.hpp declares. See there for the protocol.
+#include "base/check.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/thread_waiter.hpp"
@@ -8,7 +9,10 @@
 
 #include <tendril/detail/ambient.hpp>
 #include <tendril/detail/waiting.hpp>
+#include <tendril/error.hpp>
+#include <tendril/synchronization_context.hpp>
 
+#include <algorithm>
 #include <thread>
 
 namespace tendril::detail {
@@ -34,8 +38,10 @@ outcome reason_to_give_up(const waiter* self, const wait_block& block,
 /// What must be undone at the end of a wait: the timer, the callback.
 class wait_setup {
  public:
-  wait_setup(waiter* self, wait_block& block, const wait_options& o) : self_(self), block_(block) {
-    deadline_ = o.deadline;
+  wait_setup(waiter* self, wait_block& block, const wait_options& o,
+             time_point look_again = no_deadline)
+      : self_(self), block_(block) {
+    deadline_ = std::min(o.deadline, look_again);
     if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
     if (o.stop != nullptr && o.stop->stop_possible()) {
       block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
@@ -85,11 +91,80 @@ class wait_setup {
   bool has_callback_ = false;
 };
 
+// ---- Waits of flows with a context: see synchronization_context.hpp ----------------------------
+
+/// Has the context unpark self, which waits until then. What was to be waited for has happened.
+void resume_through(synchronization_context& context, waiter* self, wait_block& block) noexcept {
+  self->flags.fetch_and(~flag::resumed, std::memory_order_relaxed);
+  try {
+    context.post({[](void* who) noexcept {
+                    auto* const w = static_cast<waiter*>(who);
+                    // Release: what the context's thread did before is before what the fiber does next.
+                    w->flags.fetch_or(flag::resumed, std::memory_order_release);
+                    unpark(w);
+                  },
+                  self});
+  } catch (...) {
+    TENDRIL_CHECK(false, "a synchronization context takes the resumption of a fiber");
+  }
+  wait_setup setup(self, block, {.cancelable = false});
+  while ((self->flags.load(std::memory_order_acquire) & flag::resumed) == 0)
+    setup.park("resumption by its context");
+}
+
+/// The host's: the context says when it wants to look again, or that it must not wait at all.
+outcome wait_as_host(synchronization_context& context, waiter* self, wait_block& block,
+                     bool (*done)(const void*) noexcept, const void* argument,
+                     const wait_options& o) {
+  host_wait about{.reason = o.reason, .since = clock::now(), .refusable = o.cancelable};
+  outcome result = outcome::waiting;
+  while (result == outcome::waiting) {
+    const time_point look_again = context.before_host_waits(about);
+    if (!about.refused) {
+      wait_setup setup(self, block, o, look_again);
+      setup.park(o.reason);
+    }
+    if (done(argument)) result = outcome::signalled;
+    else if (about.refused) result = outcome::refused;
+    else result = reason_to_give_up(self, block, o);
+  }
+  context.after_host_waited();
+  return result;
+}
+
+[[gnu::noinline]] outcome wait_in_context(waiter* self, wait_block& block,
+                                          bool (*done)(const void*) noexcept, const void* argument,
+                                          const wait_options& o) {
+  const flow_locals& flow = block.flow;
+  outcome result = outcome::waiting;
+  if (flow.host != nullptr) {
+    result = wait_as_host(*flow.host, self, block, done, argument, o);
+  } else {
+    wait_setup setup(self, block, o);
+    while (result == outcome::waiting) {
+      setup.park(o.reason);
+      result = done(argument) ? outcome::signalled : reason_to_give_up(self, block, o);
+    }
+  }
+  if (self->what == waiter::kind::fiber && flow.sync != nullptr && flow.sync != flow.host &&
+      !flow.off_context)
+    resume_through(*flow.sync, self, block);
+  return result;
+}
+
 template <class Done>
 inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
   wait_block& block = block_of(self);
   if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting)
     return early;
+  if ((self->flags.load(std::memory_order_relaxed) & flag::has_context) != 0 && o.on_context)
+      [[unlikely]]
+    return wait_in_context(
+        self, block,
+        [](const void* d) noexcept {
+          return (*static_cast<const std::remove_reference_t<Done>*>(d))();
+        },
+        std::addressof(done), o);
   wait_setup setup(self, block, o);
   for (;;) {
     setup.park(o.reason);
@@ -191,6 +266,8 @@ std::error_code to_error(outcome result) noexcept {
       return std::make_error_code(std::errc::timed_out);
     case outcome::canceled:
       return std::make_error_code(std::errc::operation_canceled);
+    case outcome::refused:
+      return make_error_code(errc::would_deadlock);
   }
   return {};
 }
@@ -198,8 +275,6 @@ std::error_code to_error(outcome result) noexcept {
 void throw_outcome(outcome result, const char* what) {
   throw std::system_error(to_error(result), what);
 }
-
-flow_locals& this_flow() { return block_of(current_waiter()).flow; }
 
 time_point ambient_deadline() noexcept { return block_of(current_waiter()).ambient_deadline; }
 void set_ambient_deadline(time_point t) noexcept {

@@ -98,8 +98,11 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   }
   top &= ~std::uintptr_t{63};
   auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
-  if (const fiber_extras* e = c->extras.load(std::memory_order_acquire))
-    frame->block.ambient_deadline = e->ambient_deadline;
+  if (!c->extras.empty()) [[unlikely]] {
+    frame->block.flow.ambient = c->extras.take_inherited();
+    if (const fiber_extras* const e = c->extras.get())
+      frame->block.ambient_deadline = e->ambient_deadline;
+  }
   c->ctx.make(slice.low, frame, &fiber_main, limit);
   c->frame.store(frame, std::memory_order_release);
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
@@ -128,6 +131,7 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     scheduler::unhandled(current_scheduler(), self, std::move(error));
     error = nullptr;
   }
+  end_flow(self->the_frame()->block.flow);
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
   return end_current(hold_worker());
 }
@@ -246,6 +250,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
       self->frame.store(frame, std::memory_order_relaxed);
       w->thread_->hold.leave();
       scheduler::unhandled(current_scheduler(), self, std::move(self->error()));
+      end_flow(frame->block.flow);  // the handler's
       w = hold_worker();
       self->frame.store(nullptr, std::memory_order_relaxed);
     }

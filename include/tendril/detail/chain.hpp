@@ -117,7 +117,7 @@ class coroutine_chain {
     leaf.chain = this;
     leaf_ = &leaf;
     const flow_locals& flow = leave();
-    context_ = with_context ? flow.sync : nullptr;
+    context_ = with_context && !flow.off_context ? flow.sync : nullptr;
     bool installed;
     try {
       installed = install();
@@ -193,8 +193,8 @@ class coroutine_chain {
   frame_block* block_ = nullptr;  ///< the topmost
   frame_block* spare_ = nullptr;  ///< empty, larger than block_
   coroutine_chain* outer_ = nullptr;
-  ambient_snapshot* ambient_ =
-      nullptr;  ///< while it does not run: its own; else that of the flow it runs in
+  std::uintptr_t ambient_ =
+      0;  ///< an ambient word: while it does not run, its own; else that of the flow it runs in
   std::atomic<std::uint32_t> state_{running};
   chain_leaf* leaf_ = nullptr;
   synchronization_context* context_ = nullptr;

@@ -45,6 +45,7 @@ enum class outcome : std::uint32_t {
   timed_out,  ///< the wait's own deadline passed
   canceled,   ///< the fiber was requested to stop, or the wait's stop token was
   expired,    ///< the deadline of an enclosing deadline_scope passed
+  refused,    ///< the waiter's synchronization context: it would wait for itself
 };
 
 /// One place in one wait_list.
@@ -135,6 +136,8 @@ struct wait_options {
   bool cancelable =
       true;  ///< false: only the signal ends it (re-acquiring, joining in destructors)
   const char* reason = "wait";  ///< static string, shown by fiber dumps
+  /// False: the wait is no affair of the flow's synchronization context: configure_await(false).
+  bool on_context = true;
 };
 
 /// Precondition: `lock` is held and `node` (of the calling waiter) is linked in `list`.
