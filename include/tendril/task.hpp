@@ -35,6 +35,7 @@
 #pragma once
 
 #include <tendril/config.hpp>
+#include <tendril/detail/awaitable.hpp>
 #include <tendril/detail/chain.hpp>
 #include <tendril/detail/contract.hpp>
 #include <tendril/detail/waiting.hpp>
@@ -207,23 +208,6 @@ class future_wait : private chain_leaf {
   bool with_context_;
 };
 
-template <class A>
-decltype(auto) awaiter_of(A&& a) {
-  if constexpr (requires { static_cast<A&&>(a).operator co_await(); })
-    return static_cast<A&&>(a).operator co_await();
-  else if constexpr (requires { operator co_await(static_cast<A&&>(a)); })
-    return operator co_await(static_cast<A&&>(a));
-  else return static_cast<A&&>(a);
-}
-
-template <class A>
-concept awaiter = requires(A& a) {
-  static_cast<bool>(a.await_ready());
-  a.await_resume();
-};
-template <class A>
-concept awaitable = awaiter<std::remove_reference_t<decltype(awaiter_of(std::declval<A>()))>>;
-
 /// co_await of anything else in a task: the chain leaves the flow while others may resume it.
 template <class A>
 class foreign_wait {
@@ -252,7 +236,7 @@ class foreign_wait {
   }
 
  private:
-  decltype(awaiter_of(std::declval<A>())) inner_;
+  awaiter_type<A> inner_;
   coroutine_chain* left_ = nullptr;
 };
 

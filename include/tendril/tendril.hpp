@@ -4,6 +4,7 @@
 #pragma once
 
 #include <tendril/ambient.hpp>
+#include <tendril/await.hpp>
 #include <tendril/barrier.hpp>
 #include <tendril/buffer.hpp>
 #include <tendril/channel.hpp>
