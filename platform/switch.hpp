@@ -30,6 +30,13 @@ void* tendril_switch(void** save, void* to, void* transfer) noexcept;
 void* tendril_switch_first(void** save, void* to, void* transfer) noexcept;
 }
 
+/// What loading control words costs here when a sticky flag has changed: for tests to choose.
+enum class control_word_cost : unsigned char { measure, dear, cheap };
+
+/// Before the first switch, and as often as anybody likes: finds out how this processor switches best. A switch
+/// works without it. Some microseconds.
+void prepare_switch(control_word_cost cost = control_word_cost::measure) noexcept;
+
 /// Lays out a context below `top` (16-byte aligned) that starts entry(transfer) at the first switch
 /// to it, with default floating-point control words and the given limit (see split_stack.hpp; 0: none).
 /// When entry returns, the stack is left for good. Returns the value for `to`.

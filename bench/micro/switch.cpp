@@ -77,6 +77,7 @@ duration switch_tendril(std::int64_t n, flags mode) {
   const auto stack = std::make_unique<stack_memory>();
   tendril_pair pair;
   pair.mode = mode;
+  tendril::platform::prepare_switch();  // as a runtime does
   pair.main.adopt_thread();
   pair.other.make(stack->bytes, stack->top(), &tendril_side);
 

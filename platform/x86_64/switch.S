@@ -19,9 +19,11 @@
 //
 // switch.cpp, beside this file, lays out the same for a stack that has not run yet.
 //
-// - MXCSR: only the control bits (0xFFC0) are callee-saved. Both sides are compared and ldmxcsr runs
-//   on a difference only: on some processors (Intel's Cascade Lake) it costs some 50 ns when the value
-//   changes, on others (AMD's Zen 5) next to nothing.
+// - MXCSR: only the control bits (0xFFC0) are callee-saved. On some processors (Intel's Cascade Lake)
+//   ldmxcsr costs some 50 ns when the value changes, if only in a sticky flag: there both sides are compared,
+//   and it runs on a difference. On others (AMD's Zen 5) it costs next to nothing, whereas comparing means
+//   to wait for what stmxcsr stores, 1.4 ns of a switch of 6. Which it is, prepare_switch() measures; the
+//   byte it sets never changes afterwards as far as the branch predictor is concerned.
 // - The limit is loaded before the stack pointer, see platform/split_stack.hpp, and only on a difference:
 //   without segmented stacks it never differs.
 // - The layout is the same on both sides of the rsp exchange, so the unwind information holds at
@@ -75,23 +77,29 @@
 3:
 .endm
 
-// Keeps the present control words in ecx and r8d, to be compared with those of the next stack.
+// Saves the present control words; r11 remembers where, r8d is the x87's.
 .macro READ_CONTROL_WORDS
         stmxcsr (%rsp)
         fnstcw  4(%rsp)
-        movl    (%rsp), %ecx
+        movq    %rsp, %r11
         movzwl  4(%rsp), %r8d
 .endm
 
 // rsp is the next stack's. Clobbers ecx.
 .macro LOAD_CHANGED_CONTROL_WORDS
-        xorl    (%rsp), %ecx
-        testl   $0xFFC0, %ecx
-        je      1f
+        cmpb    $0, tendril_ldmxcsr_is_cheap(%rip)
+        je      4f
         ldmxcsr (%rsp)
 1:      cmpw    4(%rsp), %r8w
         je      2f
         fldcw   4(%rsp)
+        jmp     2f
+4:      movl    (%r11), %ecx
+        xorl    (%rsp), %ecx
+        testl   $0xFFC0, %ecx
+        je      1b
+        ldmxcsr (%rsp)
+        jmp     1b
 2:
 .endm
 

@@ -51,7 +51,7 @@ struct context {
   void prefetch() const noexcept {
     const auto* const top = static_cast<const char*>(
         std::atomic_ref(const_cast<void*&>(sp)).load(std::memory_order_relaxed));
-    for (std::ptrdiff_t line = 0; line != 6; ++line) __builtin_prefetch(top + line * 64, 1);
+    for (std::ptrdiff_t line = 0; line != 3; ++line) __builtin_prefetch(top + line * 64, 1);
   }
 
   /// Describes the thread that calls it, which will be switched away from and come back.

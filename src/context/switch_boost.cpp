@@ -51,6 +51,8 @@ extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noe
   return tendril_switch(save, to, transfer);
 }
 
+void prepare_switch(control_word_cost) noexcept {}  // fcontext saves and loads all of it
+
 void* make_context(void* top, entry_function entry, std::uintptr_t) noexcept {  // no limits
   __atomic_store_n(&entry_point, entry, __ATOMIC_RELAXED);
   return bc::make_fcontext(top, stack_size_hint, &start);

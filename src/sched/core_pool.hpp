@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Memory of fiber cores: slabs that are never given back while the process lives, because a late
-// unpark may touch a core after its fiber's end (see fiber_core.hpp). Each worker has a cache; the
+// unpark may touch a core after its fiber's end (see fiber_core.hpp). Each worker thread has a cache; the
 // rest is one list behind a lock. Slabs grow from 64 KiB to 2 MiB; the large ones are aligned and
 // advised as huge pages, since a million fibers otherwise pay for a page fault every 32 cores.
 #pragma once

@@ -63,12 +63,12 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   delete extras;
 }
 
-[[gnu::always_inline]] inline void free_core(fiber_core* c, worker* w) noexcept {
+[[gnu::always_inline]] inline void free_core(fiber_core* c, worker_thread* t) noexcept {
   if (!c->extras.empty()) free_extras(c);
   c->stack_class = stack_class_default;
   c->affinity = affinity_any;
   c->shields = 0;
-  if (w != nullptr) w->cores().put(c);
+  if (t != nullptr) t->cores.put(c);
   else put_core_to_pool(c);
 }
 
@@ -120,8 +120,8 @@ std::string copy_name_of(const fiber_core* c) {
 // ---- Creating and starting -------------------------------------------------------------------
 
 fiber_core* allocate_core() {
-  const worker_use here;
-  return here.get() != nullptr ? here.get()->cores().get() : get_core_from_pool();
+  worker_thread* const t = this_worker_thread();
+  return t != nullptr ? t->cores.get() : get_core_from_pool();
 }
 
 void free_unstarted_core(fiber_core* c) noexcept {
@@ -129,9 +129,8 @@ void free_unstarted_core(fiber_core* c) noexcept {
     c->ops->destroy(c->closure);
     c->ops = nullptr;
   }
-  release_ambient(c->extras.take_inherited());  // destructors of values: not in the scope below
-  const worker_use here;
-  free_core(c, here.get());
+  release_ambient(c->extras.take_inherited());  // destructors of values, which may switch
+  free_core(c, this_worker_thread());
 }
 
 void* closure_storage(fiber_core* c) noexcept { return c->closure; }
@@ -159,16 +158,15 @@ void start_joinable(fiber_core* c, scheduler* s) { start_on(c, s, nullptr); }
 
 // ---- The end ---------------------------------------------------------------------------------
 
-void free_ended_core(fiber_core* c, worker* w) noexcept {
+void free_ended_core(fiber_core* c, worker_thread* t) noexcept {
   c->error().~exception_ptr();
   c->ops = nullptr;
-  free_core(c, w);
+  free_core(c, t);
 }
 
 void release_handle(fiber_core* c) noexcept {
-  if (c->error()) c->error() = nullptr;  // a user's destructor: not in the scope below
-  const worker_use here;
-  free_ended_core(c, here.get());
+  if (c->error()) c->error() = nullptr;  // a user's destructor, which may switch
+  free_ended_core(c, this_worker_thread());
 }
 
 void rethrow_from(fiber_core* c) {

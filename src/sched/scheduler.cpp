@@ -2,6 +2,7 @@
 #include "sched/scheduler.hpp"
 
 #include "base/check.hpp"
+#include "platform/switch.hpp"
 #include "sched/registry.hpp"
 #include "stack/stack_choice.hpp"
 
@@ -41,6 +42,7 @@ scheduler::scheduler(runtime& handle, runtime_options options)
       reporter_(options_),
       crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
   platform::prepare_heavy_barrier();
+  platform::prepare_switch();
   default_stack_class_ = choose_stack_class(options_.stack);
   constexpr std::size_t least = std::size_t{256} << 10, most = std::size_t{1} << 40;
   if (options_.max_stack_bytes < least || options_.max_stack_bytes > most)

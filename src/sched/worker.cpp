@@ -60,10 +60,13 @@ bool worker::run_fiber(fiber_core* c) noexcept {
   return true;
 }
 
-inline void worker::prepare(fiber_core* c) noexcept {
+/// True: c runs for the first time.
+inline bool worker::prepare(fiber_core* c) noexcept {
   counters_.switches.add();
-  if (c->the_frame() == nullptr) [[unlikely]]
-    attach_stack(c);
+  if (c->the_frame() != nullptr) [[likely]]
+    return false;
+  attach_stack(c);
+  return true;
 }
 
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
@@ -147,10 +150,7 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
   left_how_ = how;
   context& mine = self->ctx;
   bool first = false;
-  if (next != nullptr) {
-    first = next->the_frame() == nullptr;
-    prepare(next);
-  }
+  if (next != nullptr) first = prepare(next);
   // Last: what was called before may have needed room.
   if constexpr (segments_built)
     if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
@@ -254,7 +254,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
       w = hold_worker();
       self->frame.store(nullptr, std::memory_order_relaxed);
     }
-    free_ended_core(self, w);
+    free_ended_core(self, w->thread_);
   } else if (joiner != nullptr) {
     w->unpark(joiner);
   }

@@ -31,7 +31,6 @@
 #include "base/split.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
-#include "sched/core_pool.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/poller.hpp"
 #include "sched/run_queue.hpp"
@@ -87,8 +86,8 @@ class alignas(cacheline_bytes) worker final {
   bool run() noexcept;
 
   // The holder, inside: from a fiber or the scheduler context.
-  void push_woken(fiber_core* c) noexcept;
-  void push_spawned(fiber_core* c) noexcept;
+  TENDRIL_NO_SPLIT void push_woken(fiber_core* c) noexcept;
+  TENDRIL_NO_SPLIT void push_spawned(fiber_core* c) noexcept;
   /// detail::unpark() for who has the worker in hand already.
   void unpark(waiter* who) noexcept {
     if (who->what == waiter::kind::fiber) {
@@ -106,8 +105,8 @@ class alignas(cacheline_bytes) worker final {
   worker_thread& thread() const noexcept { return *thread_; }
 
   // On the running fiber, which is not pinned; w from hold_worker(). They return not inside.
-  static void park_current(worker* w) noexcept;
-  static void yield_current(worker* w) noexcept;
+  TENDRIL_NO_SPLIT static void park_current(worker* w) noexcept;
+  TENDRIL_NO_SPLIT static void yield_current(worker* w) noexcept;
   static platform::next_context end_current(worker* w) noexcept;
   /// The first thing on a fiber's stack after a switch back to it: `now` is its worker.
   static void arrive(worker* now, const flow_state& flow) noexcept;
@@ -136,7 +135,6 @@ class alignas(cacheline_bytes) worker final {
   scheduler& owner() const noexcept { return owner_; }
   unsigned index() const noexcept { return index_; }
   poller& events() const noexcept { return *poller_; }
-  core_cache& cores() noexcept { return cores_; }
   std::uint64_t take_id() noexcept;
   std::uint8_t scheduler_index() const noexcept { return scheduler_index_; }
   const worker_counters& counters() const noexcept { return counters_; }
@@ -174,10 +172,10 @@ class alignas(cacheline_bytes) worker final {
   void announce_if_long() noexcept;
   void push_pinned(fiber_core* c) noexcept;
   fiber_core* pop_pinned() noexcept;
-  void prepare(fiber_core* c) noexcept;
+  bool prepare(fiber_core* c) noexcept;
   void attach_stack(fiber_core* c) noexcept;
   void release_segments(stack_slice slice, stack_choice what) noexcept;
-  void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
+  TENDRIL_NO_SPLIT void depart(fiber_core* self, departure how, fiber_core* next) noexcept;
   void after_switch() noexcept;
   void arrive_here(const flow_state& flow) noexcept;
   static void schedule_elsewhere(fiber_core* c) noexcept;
@@ -211,7 +209,6 @@ class alignas(cacheline_bytes) worker final {
       nullptr};  ///< runnable fibers that may run here only; others merely look whether there are any
   fiber_core* pinned_tail_ = nullptr;
 
-  core_cache cores_;
   stack_cache stacks_;
   small_segment_cache segments_;
   std::uint64_t next_id_ = 0;
@@ -251,7 +248,7 @@ class alignas(cacheline_bytes) worker final {
 /// The first of `count` ids that nobody else gets. Ids begin at 1.
 std::uint64_t take_fiber_ids(std::uint64_t count) noexcept;
 
-/// Gives back the core of a fiber that has ended and that nobody can join. w: the caller's worker, or null.
-void free_ended_core(fiber_core* c, worker* w) noexcept;
+/// Gives back the core of a fiber that has ended and that nobody can join. t: the calling thread, or null.
+void free_ended_core(fiber_core* c, worker_thread* t) noexcept;
 
 }  // namespace tendril::detail

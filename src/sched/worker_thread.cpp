@@ -112,6 +112,13 @@ __attribute__((noinline)) worker* hold_worker_slow(worker_thread& thread) noexce
   }
 }
 
+__attribute__((noinline)) worker* hold_to_leave_slow() noexcept {
+  worker_thread* const t = this_worker_thread();
+  worker* const w = t->hold.enter_outermost();
+  if (basic_worker_hold<worker>::is_worker(w) && !t->pinned()) return w;
+  return t->pinned() ? nullptr : hold_worker_slow(*t);
+}
+
 worker_use::worker_use(may_move) noexcept : worker_(hold_worker()) {
   // A fiber that may move is in no other such scope.
   if (worker_ != nullptr) thread_ = &worker_->thread();

@@ -34,9 +34,11 @@
 
 #include "base/cacheline.hpp"
 #include "base/check.hpp"
+#include "base/split.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
 #include "platform/thread_state.hpp"
+#include "sched/core_pool.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker_hold.hpp"
@@ -64,6 +66,7 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   std::uint32_t pins = 0;         ///< of `current`: see thread_pin.hpp
   thread_slots slots;
   context scheduler_context;
+  core_cache cores;  ///< the thread's, not the worker's: usable without being inside
 
   scheduler& owner;
   fiber_core* moving = nullptr;  ///< has moved off, and is to be queued
@@ -86,6 +89,11 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
     return false;
   }
 
+  /// Without a call: false for a segmented fiber, too.
+  bool surely_not_pinned() const noexcept {
+    return pins == 0 && !(segments_built && is_segmented(current->stack_class));
+  }
+
   // What its fiber's stack grows by: from the cache of the worker that it holds, or from the runtime.
   stack_slice take_segment(unsigned size_class) noexcept override;
   void give_segment(stack_slice slice, unsigned size_class) noexcept override;
@@ -102,7 +110,7 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
 /// Never inlined, and its result opaque: compilers keep the address of a thread-local over calls, and a
 /// fiber that has migrated in between would go on with its former thread's. Every use after a possible
 /// switch calls it anew.
-worker_thread* this_worker_thread() noexcept;
+TENDRIL_NO_SPLIT worker_thread* this_worker_thread() noexcept;
 
 /// The fiber that runs on the calling thread, and whose runtime the thread belongs to; null on others. True
 /// of orphaned threads, too, and at any time: neither changes but by a switch.
@@ -123,6 +131,8 @@ inline bool can_park() noexcept {
 /// What hold_worker() and worker_use do when held is no worker.
 worker* resolve_claim(worker_thread& t) noexcept;
 worker* hold_worker_slow(worker_thread& t) noexcept;
+/// hold_to_leave() from the beginning: without arguments, so that its caller keeps nothing for this case.
+worker* hold_to_leave_slow() noexcept;
 
 /// The caller's worker, with the caller inside; whoever switches next leaves, or the caller does. Null on
 /// plain threads, in the scheduler context, and for a pinned fiber whose thread is orphaned.
@@ -145,9 +155,9 @@ inline worker* hold_to_leave() noexcept {
   if (t == nullptr) return nullptr;
   TENDRIL_ASSERT(t->current != nullptr, "the scheduler context neither parks nor yields");
   worker* const w = t->hold.enter_outermost();
-  if (basic_worker_hold<worker>::is_worker(w) && !t->pinned()) [[likely]]
+  if (basic_worker_hold<worker>::is_worker(w) && t->surely_not_pinned()) [[likely]]
     return w;
-  return t->pinned() ? nullptr : hold_worker_slow(*t);
+  return hold_to_leave_slow();
 }
 
 /// For a scope in which the caller's worker may be used. In it nobody switches, and no user's code runs.
