@@ -90,6 +90,19 @@ struct posted_continuation final : continuation {
   synchronization_context& context;
 };
 
+/// What is no async1 method and waits for one: .NET's OnCompleted(Action).
+struct foreign_continuation final : continuation {
+  explicit foreign_continuation(std::coroutine_handle<> h) noexcept
+      : continuation([](continuation* c) noexcept {
+          auto* const self = static_cast<foreign_continuation*>(c);
+          const std::coroutine_handle<> handle = self->who;
+          delete self;
+          handle.resume();
+        }),
+        who(h) {}
+  std::coroutine_handle<> who;
+};
+
 /// Hangs a suspended method on a task. `current`: its context, if it is to be resumed there.
 template <bool shared>
 void resume_after(task_core& awaited, box& method, synchronization_context* current) {
@@ -219,15 +232,23 @@ struct promise<void, Handle, Features> : promise_base<void, Handle, Features> {
   void return_void() { this->deliver(); }
 };
 
-/// co_await of a task_core in a method of the same features.
+/// co_await of a task_core, in a method or in another kind of coroutine. False: the latter goes on at once.
 template <class Features, class Promise>
-void await_continuation(task_core& awaited, std::coroutine_handle<Promise> h,
+bool await_continuation(task_core& awaited, std::coroutine_handle<Promise> h,
                         bool return_to_context) {
-  auto& method = h.promise();
-  synchronization_context* const current =
-      return_to_context ? synchronization_context::current() : nullptr;
-  method.suspending();
-  resume_after<Features::shared_tasks>(awaited, method, current);
+  if constexpr (std::is_base_of_v<box, Promise>) {
+    auto& method = h.promise();
+    synchronization_context* const current =
+        return_to_context ? synchronization_context::current() : nullptr;
+    method.suspending();
+    resume_after<Features::shared_tasks>(awaited, method, current);
+    return true;
+  } else {
+    auto c = std::make_unique<foreign_continuation>(h);
+    if (!awaited.add<Features::shared_tasks>(*c)) return false;
+    c.release();
+    return true;
+  }
 }
 
 /// A copy of the result where it can be copied, as any number may await; a move-only one is taken.
@@ -245,8 +266,8 @@ struct configured {
   bool return_to_context;
   bool await_ready() const noexcept { return awaited.await_ready(); }
   template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> h) {
-    awaited.suspend(h, return_to_context);
+  bool await_suspend(std::coroutine_handle<Promise> h) {
+    return awaited.suspend(h, return_to_context);
   }
   decltype(auto) await_resume() { return awaited.await_resume(); }
 };
@@ -290,8 +311,8 @@ class [[nodiscard]] task {
 
   bool await_ready() const noexcept { return is_completed(); }
   template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> h) {
-    suspend(h, true);
+  bool await_suspend(std::coroutine_handle<Promise> h) {
+    return suspend(h, true);
   }
   T await_resume() { return detail::result_of(*object_); }
 
@@ -306,8 +327,8 @@ class [[nodiscard]] task {
     method.handle_ = this;
   }
   template <class Promise>
-  void suspend(std::coroutine_handle<Promise> h, bool return_to_context) {
-    detail::await_continuation<Features>(*object_, h, return_to_context);
+  bool suspend(std::coroutine_handle<Promise> h, bool return_to_context) {
+    return detail::await_continuation<Features>(*object_, h, return_to_context);
   }
   void adopt(task_object<T>* t) noexcept { object_ = t; }
   template <class... U>
@@ -352,8 +373,8 @@ class [[nodiscard]] value_task {
 
   bool await_ready() const noexcept { return is_completed(); }
   template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> h) {
-    suspend(h, true);
+  bool await_suspend(std::coroutine_handle<Promise> h) {
+    return suspend(h, true);
   }
   T await_resume() {
     if (object_ != nullptr) return detail::result_of(*object_);
@@ -371,8 +392,8 @@ class [[nodiscard]] value_task {
     method.handle_ = this;
   }
   template <class Promise>
-  void suspend(std::coroutine_handle<Promise> h, bool return_to_context) {
-    detail::await_continuation<Features>(*object_, h, return_to_context);
+  bool suspend(std::coroutine_handle<Promise> h, bool return_to_context) {
+    return detail::await_continuation<Features>(*object_, h, return_to_context);
   }
   void adopt(task_object<T>* t) noexcept { object_ = t; }
   template <class... U>
