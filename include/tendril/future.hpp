@@ -1,28 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// promise<T> writes a result once, future<T> reads it once: std's names and meaning. async(f) runs f
-// on a fiber and gives the future of its result.
+// promise<T> writes a result once, future<T> reads it once: std's names and meaning, and then() for what
+// is to happen with it. Also includes async() and shared_future; when_all and when_any are in when.hpp.
 //
-// The state the two share is one heap block with two references; for async the callable lives in it
-// too. A future that is born ready carries its result in itself and allocates nothing.
+// The state the two share is one heap block (detail/future_state.hpp). A future that is born ready
+// carries its result in itself and allocates nothing, nor does then() on a future that is ready.
+//
+// Misuse. A future that has no result to give throws a std::future_error with no_state, whose what()
+// says why: never had one, moved from, already read. Two at once who wait for one future:
+// future_already_retrieved. A fiber that waits for what only itself will write: errc::would_deadlock.
+//
+// Cancelling. request_stop() asks the producer to stop, and the result is what it makes of that: a
+// fiber's wait ends with operation_canceled, which becomes the result unless the fiber catches it.
+// cancel() asks too, and does not wait for the answer. A promise learns of both by on_cancel(). Rejected:
+// to have cancel() write the result into the state, where every set_value would have to compete with it.
 #pragma once
 
 #include <tendril/config.hpp>
-#include <tendril/detail/closure.hpp>
+#include <tendril/detail/flow.hpp>
+#include <tendril/detail/future_state.hpp>
+#include <tendril/detail/result_slot.hpp>
 #include <tendril/detail/timed.hpp>
 #include <tendril/detail/waiting.hpp>
-#include <tendril/fiber.hpp>
 
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
+#include <chrono>
 #include <exception>
-#include <functional>
 #include <future>  // std::future_error, std::future_errc, std::future_status
-#include <memory>
-#include <new>
-#include <optional>
-#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -35,191 +38,55 @@ using std::future_status;
 template <class T>
 class future;
 template <class T>
+class shared_future;
+template <class T>
 class promise;
 
 namespace detail {
 
-struct async_start;
 struct future_access;
+struct shared_node;
+
+/// Room in a block for what attaching to a Source needs beyond a chain_link.
+template <class Source>
+struct source_node {};
 
 [[noreturn]] TENDRIL_API void throw_future_error(std::future_errc);
-TENDRIL_API std::exception_ptr broken_promise_error();
+[[noreturn]] TENDRIL_API void throw_no_result(slot_kind why);
+[[noreturn]] TENDRIL_API void throw_waited_twice();
+TENDRIL_API std::exception_ptr broken_promise_error() noexcept;
+TENDRIL_API std::exception_ptr canceled_error() noexcept;
 
-/// Nothing, a value or an exception.
-template <class T>
-class result_slot {
-  using stored =
-      std::conditional_t<std::is_void_v<T>, std::tuple<>,
-                         std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>>;
-
- public:
-  result_slot() noexcept {}
-  result_slot(const result_slot&) = delete;
-  result_slot& operator=(const result_slot&) = delete;
-  ~result_slot() { reset(); }
-
-  bool empty() const noexcept { return kind_ == kind::empty; }
-
-  template <class... U>
-  void emplace(U&&... value) {
-    if constexpr (std::is_reference_v<T>) ::new (raw()) stored(std::addressof(value)...);
-    else ::new (raw()) stored(std::forward<U>(value)...);
-    kind_ = kind::value;
-  }
-  void fail(std::exception_ptr e) noexcept {
-    ::new (raw()) std::exception_ptr(std::move(e));
-    kind_ = kind::exception;
-  }
-  /// Empty afterwards, also when it throws.
-  T take() {
-    const cleared at_end{*this};
-    if (kind_ == kind::exception) std::rethrow_exception(std::move(error()));
-    if constexpr (std::is_reference_v<T>) return static_cast<T>(*value());
-    else if constexpr (!std::is_void_v<T>) return std::move(value());
-  }
-  void move_from(result_slot& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
-    if (other.kind_ == kind::exception) fail(std::move(other.error()));
-    else if (other.kind_ == kind::value) {
-      ::new (raw()) stored(std::move(other.value()));
-      kind_ = kind::value;
-    }
-    other.reset();
-  }
-  void reset() noexcept {
-    if (kind_ == kind::exception) std::destroy_at(&error());
-    else if (kind_ == kind::value) std::destroy_at(std::addressof(value()));
-    kind_ = kind::empty;
-  }
-
- private:
-  enum class kind : std::uint8_t { empty, value, exception };
-  struct cleared {
-    result_slot& slot;
-    ~cleared() { slot.reset(); }
-  };
-
-  void* raw() noexcept { return static_cast<void*>(storage_); }
-  stored& value() noexcept { return *std::launder(reinterpret_cast<stored*>(storage_)); }
-  std::exception_ptr& error() noexcept {
-    return *std::launder(reinterpret_cast<std::exception_ptr*>(storage_));
-  }
-
-  static constexpr std::size_t bytes = sizeof(stored) > sizeof(std::exception_ptr)
-                                           ? sizeof(stored)
-                                           : sizeof(std::exception_ptr);
-  static constexpr std::size_t alignment = alignof(stored) > alignof(std::exception_ptr)
-                                               ? alignof(stored)
-                                               : alignof(std::exception_ptr);
-
-  alignas(alignment) std::byte storage_[bytes];
-  kind kind_ = kind::empty;
+/// What then() of a `Source` returns for a continuation that returns R.
+template <class R>
+struct unwrapped {
+  using type = R;
+  static constexpr bool unwraps = false;
 };
-
-/// Written by the promise's side until ready, read by the future's side after it.
 template <class T>
-struct future_state {
-  explicit future_state(void (*how)(future_state*) noexcept) noexcept : destroy(how) {}
-
-  /// The other side gone, nobody can revive the count: one load suffices for the last.
-  void release() noexcept {
-    // Acquire, as the subtraction's: what the other side did with the state comes before its end.
-    if (references.load(std::memory_order_acquire) == 1 ||
-        references.fetch_sub(1, std::memory_order_acq_rel) == 1)
-      destroy(this);
-  }
-  /// The result is written. After this, only release() may be called by this side.
-  void publish() noexcept { ready.complete(); }
-
-  completion ready;
-  std::atomic<std::uint32_t> references{2};
-  void (*destroy)(future_state*) noexcept;  // knows the whole block
-  result_slot<T> result;
+struct unwrapped<future<T>> {
+  using type = T;
+  static constexpr bool unwraps = true;
 };
-
-template <class T>
-future_state<T>* make_future_state() {
-  return new future_state<T>([](future_state<T>* s) noexcept { delete s; });
-}
-
-/// What promise<T>, <T&> and <void> share.
-template <class T>
-class promise_base {
- public:
-  promise_base() : state_(make_future_state<T>()) {}
-  promise_base(promise_base&& other) noexcept
-      : state_(std::exchange(other.state_, nullptr)),
-        retrieved_(other.retrieved_),
-        satisfied_(other.satisfied_) {}
-  promise_base& operator=(promise_base&& other) noexcept {
-    promise_base(std::move(other)).swap(*this);
-    return *this;
-  }
-  ~promise_base() { abandon(); }
-
-  /// \throws std::future_error  future_already_retrieved, no_state
-  future<T> get_future() {
-    if (state_ == nullptr) throw_future_error(std::future_errc::no_state);
-    if (retrieved_) throw_future_error(std::future_errc::future_already_retrieved);
-    retrieved_ = true;
-    return future<T>(state_);
-  }
-  /// \throws std::future_error  promise_already_satisfied, no_state
-  void set_exception(std::exception_ptr e) {
-    check();
-    state_->result.fail(std::move(e));
-    publish();
-  }
-  void swap(promise_base& other) noexcept {
-    std::swap(state_, other.state_);
-    std::swap(retrieved_, other.retrieved_);
-    std::swap(satisfied_, other.satisfied_);
-  }
-
- protected:
-  template <class... U>
-  void set(U&&... value) {
-    check();
-    state_->result.emplace(
-        std::forward<U>(value)...);  // if it throws, the promise is still pending
-    publish();
-  }
-
- private:
-  void check() const {
-    if (state_ == nullptr) throw_future_error(std::future_errc::no_state);
-    if (satisfied_) throw_future_error(std::future_errc::promise_already_satisfied);
-  }
-  void publish() noexcept {
-    satisfied_ = true;
-    state_->publish();
-  }
-  void abandon() noexcept {
-    if (state_ == nullptr) return;
-    if (retrieved_) {
-      if (!satisfied_) {
-        state_->result.fail(broken_promise_error());
-        state_->publish();
-      }
-    } else {
-      state_->release();  // the future's reference, which nobody took
-    }
-    state_->release();
-  }
-
-  future_state<T>* state_;
-  bool retrieved_ = false;  // these two are ours alone: a promise is used by one at a time
-  bool satisfied_ = false;
-};
+template <class F, class Source>
+using then_result = typename unwrapped<std::invoke_result_t<std::decay_t<F>, Source>>::type;
 
 }  // namespace detail
 
 /// The reading end: one-shot, move-only. Destroying it does not wait, also not after async.
 ///
+///     tendril::future<int> size = tendril::async(count_lines, "readme");
+///     std::cout << size.get();
+///
+/// States: invalid (default, moved from, read), pending, ready.
+///
 /// \threads one fiber or thread at a time
-/// \source  [futures.unique.future]
+/// \source  [futures.unique.future]; then() as in the Concurrency TS
 template <class T>
 class [[nodiscard]] future {
  public:
+  using value_type = T;
+
   future() noexcept = default;
   future(future&& other) noexcept(std::is_void_v<T> || std::is_reference_v<T> ||
                                   std::is_nothrow_move_constructible_v<T>)
@@ -228,14 +95,16 @@ class [[nodiscard]] future {
   }
   future& operator=(future&& other) noexcept(std::is_nothrow_move_constructible_v<future>) {
     if (this != &other) {
-      drop();
+      drop(slot_kind::empty);
       here_.reset();
       state_ = std::exchange(other.state_, nullptr);
       here_.move_from(other.here_);
     }
     return *this;
   }
-  ~future() { drop(); }
+  ~future() {
+    if (state_ != nullptr) state_->release_reader();
+  }
 
   bool valid() const noexcept { return state_ != nullptr || !here_.empty(); }
   /// No wait would switch. Precondition: valid.
@@ -243,18 +112,23 @@ class [[nodiscard]] future {
 
   /// The value, or throws the exception set; not valid afterwards.
   ///
-  /// \throws std::future_error no_state; std::system_error operation_canceled or timed_out
-  ///         (deadline_scope) when the wait was ended: still valid then
+  /// \throws std::future_error  no_state: read before, moved from, default-constructed;
+  ///         future_already_retrieved: another waits already
+  /// \throws std::system_error  operation_canceled or timed_out (deadline_scope) when the wait was ended,
+  ///         errc::would_deadlock when the caller is who should write it: still valid then
   /// \switch yes, unless ready
   T get() {
     wait();
     if (state_ == nullptr) return here_.take();
-    const dropped at_end{*this};
+    const read at_end{*this};
     return state_->result.take();
   }
 
+  /// \throws as get, but not what was set
+  /// \switch yes, unless ready
   void wait() const {
-    if (!ready_or_throw()) detail::require_signalled(state_->ready.wait({.reason = what}), what);
+    if (!ready_or_throw())
+      detail::require_signalled(detail::wait_for_result(*state_, {.reason = what}), what);
   }
   template <class Rep, class Period>
   future_status wait_for(const std::chrono::duration<Rep, Period>& d) const {
@@ -265,44 +139,314 @@ class [[nodiscard]] future {
   future_status wait_until(const std::chrono::time_point<Clock, Duration>& t) const {
     if (ready_or_throw()) return future_status::ready;
     const bool in_time = detail::attempt_until(t, [this](detail::time_point d) {
-      return detail::signalled_in_time(state_->ready.wait({.deadline = d, .reason = what}), what);
+      return detail::signalled_in_time(
+          detail::wait_for_result(*state_, {.deadline = d, .reason = what}), what);
     });
     return in_time ? future_status::ready : future_status::timeout;
   }
 
+  /// Runs f(ready future) once the result is there; what f returns or throws is the result of the future
+  /// returned. If f returns a future, its result is. This future is not valid afterwards.
+  ///
+  /// Where: at once when ready; else in the synchronization context of the caller's flow if it has
+  /// one; else on whoever completes the promise, inside its set_value or at the end of its fiber: such a
+  /// continuation must not block for long, as it holds up who completes and those behind it. An
+  /// exception that nobody reads is dropped, as every unread result. When the context cannot queue
+  /// (its post throws), f does not run and that exception is the result. f sees the ambient values of
+  /// the caller of then().
+  ///
+  /// \param f       decayed; called once, with this future, as an rvalue
+  /// \throws std::future_error  as get; std::bad_alloc; what copying f throws: still valid then
+  /// \switch no, but for f itself
+  /// \cost   none beyond f when ready and nothing is to be posted; else one allocation
+  template <class F>
+  future<detail::then_result<F, future>> then(F&& f);
+  /// The same, in a context of the caller's choice, which must outlive the wait. Also when ready, unless the
+  /// caller's flow has this context already.
+  template <class F>
+  future<detail::then_result<F, future>> then(synchronization_context& where, F&& f);
+
+  /// For more than one reader. This future is not valid afterwards.
+  ///
+  /// \throws std::future_error no_state; std::bad_alloc
+  /// \cost   one allocation
+  shared_future<T> share();
+
+  /// Asks the producer to stop: async's fiber gets a stop request, a promise's on_cancel runs, a
+  /// continuation passes it on to the future it waits for. The future stays valid and can be waited
+  /// for; what has not stopped by then gives its value. True: this was the first request, and not too late.
+  ///
+  /// \throws std::future_error  no_state
+  bool request_stop() { return !ready_or_throw() && detail::request_stop(*state_); }
+
+  /// The same, and lets go of the result: from now on this future is ready with operation_canceled. False: it
+  /// was ready before and is unchanged. What the producer still does then, nobody waits for: do
+  /// not cancel what uses the caller's variables.
+  ///
+  /// \throws std::future_error  no_state
+  bool cancel() {
+    if (ready_or_throw()) return false;
+    detail::request_stop(*state_);
+    drop(slot_kind::empty);
+    here_.fail(detail::canceled_error());
+    return true;
+  }
+
  private:
-  template <class>
-  friend class detail::promise_base;
-  template <class U, class... Args>
-  friend future<U> make_ready_future(Args&&...);
-  template <class U>
-  friend future<U> make_exceptional_future(std::exception_ptr);
-  friend struct detail::async_start;
   friend struct detail::future_access;
+  using slot_kind = detail::slot_kind;
 
   static constexpr const char* what = "future::wait";
-  struct dropped {
+  struct read {
     future& f;
-    ~dropped() { f.drop(); }
+    ~read() { f.drop(slot_kind::consumed); }
   };
 
   explicit future(detail::future_state<T>* state) noexcept : state_(state) {}
   bool ready_or_throw() const {
     if (!valid()) [[unlikely]]
-      detail::throw_future_error(std::future_errc::no_state);
+      detail::throw_no_result(here_.kind());
     return is_ready();
   }
-  void drop() noexcept {
-    if (state_ != nullptr) std::exchange(state_, nullptr)->release();
+  /// Precondition: a state, or here_ is empty.
+  void drop(slot_kind why) noexcept {
+    if (state_ == nullptr) return;
+    here_.mark(why);
+    std::exchange(state_, nullptr)->release_reader();
   }
-
   detail::future_state<T>* state_ = nullptr;
   detail::result_slot<T> here_;  // of a future born ready
 };
 
-/// The writing end. Destroyed without a result, it leaves broken_promise.
+namespace detail {
+
+/// What the other bridges (tasks, thunks, await) do with a future. One flow at a time, as every use of a
+/// future; a continuation that is attached counts as waiting for it.
+struct future_access {
+  /// No wait would switch. Precondition: valid.
+  template <class T>
+  static bool is_ready(const future<T>& f) noexcept {
+    return f.is_ready();
+  }
+  /// Attaches c, which runs once on whoever completes f. False: f is ready, c will not run.
+  ///
+  /// \throws std::future_error  no_state; future_already_retrieved when somebody waits already
+  template <class T>
+  static bool on_ready(future<T>& f, continuation& c) {
+    if (f.ready_or_throw()) return false;
+    if (f.state_->ready.install(c)) return true;
+    if (!f.state_->ready.is_set()) throw_waited_twice();
+    return false;
+  }
+  /// True: c will not run. False: it has run, or runs now. Precondition: on_ready(f, c) was true, and what
+  /// c does has not let go of f.
+  template <class T>
+  static bool withdraw(future<T>& f, continuation& c) noexcept {
+    return f.state_ != nullptr && f.state_->ready.withdraw(c);
+  }
+  /// The result, without waiting; f is not valid afterwards. Precondition: ready.
+  template <class T>
+  static T take(future<T>& f) {
+    if (f.state_ == nullptr) return f.here_.take();
+    const typename future<T>::read at_end{f};
+    return f.state_->result.take();
+  }
+
+  // ---- The same of a shared_future; any number at a time --------------------------------------
+
+  template <class T>
+  static bool is_ready(const shared_future<T>& f) noexcept;
+  /// \throws std::future_error  no_state
+  template <class T>
+  static bool on_ready(shared_future<T>& f, continuation& c, shared_node& node);
+  /// True: what was attached with the node will not run. False: it has run, or will in a moment.
+  template <class T>
+  static bool withdraw(shared_future<T>& f, shared_node& node) noexcept;
+  /// Precondition: ready.
+  template <class T>
+  static const result_slot<T>& result(const shared_future<T>& f) noexcept;
+  template <class T>
+  static void require_valid(const shared_future<T>& f);
+
+  // ---- For who makes futures -----------------------------------------------------------------
+
+  /// The reader of a state; the state's first reader reference is its.
+  template <class T>
+  static future<T> make(future_state<T>* s) noexcept {
+    return future<T>(s);
+  }
+  /// Where the result of a ready future lies; of a default-constructed one: where it can be put, so that it
+  /// is born ready.
+  template <class T>
+  static result_slot<T>& result(future<T>& f) noexcept {
+    return f.state_ == nullptr ? f.here_ : f.state_->result;
+  }
+  /// Null: born ready, or not valid.
+  template <class T>
+  static future_state_base* state(const future<T>& f) noexcept {
+    return f.state_;
+  }
+  template <class T>
+  static future_state_base* state(const future<T>& f, source_use) noexcept {
+    return f.state_;
+  }
+  template <class T>
+  static future_state_base* state(const shared_future<T>& f, source_use use) noexcept;
+  template <class T>
+  static bool on_ready(future<T>& f, continuation& c, const source_node<future<T>>&) {
+    return on_ready(f, c);
+  }
+  template <class T>
+  static void require_valid(const future<T>& f) {
+    static_cast<void>(f.ready_or_throw());
+  }
+};
+
+/// What promise<T>, <T&> and <void> share.
+template <class T>
+class promise_base {
+ public:
+  promise_base() : state_(new promise_state<T>) {}
+  promise_base(promise_base&& other) noexcept
+      : state_(std::exchange(other.state_, nullptr)),
+        retrieved_(other.retrieved_),
+        satisfied_(other.satisfied_),
+        hooked_(other.hooked_) {}
+  promise_base& operator=(promise_base&& other) noexcept {
+    promise_base(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~promise_base() {
+    if (state_ != nullptr) abandon();
+  }
+
+  /// \throws std::future_error  future_already_retrieved, no_state
+  future<T> get_future() {
+    if (state_ == nullptr) throw_future_error(std::future_errc::no_state);
+    if (retrieved_) throw_future_error(std::future_errc::future_already_retrieved);
+    retrieved_ = true;
+    return future_access::make<T>(state_);
+  }
+  /// \throws std::future_error  promise_already_satisfied, no_state
+  void set_exception(std::exception_ptr e) {
+    check();
+    unhook();
+    state_->result.fail(std::move(e));
+    publish();
+  }
+
+  /// Has f() called when nobody wants the result any more: at future::request_stop, cancel or the end of the
+  /// future before the result is set; at once if that has happened. Once, on whoever does that, also
+  /// while this promise is being set or destroyed elsewhere: f owns what it uses. Never after the
+  /// result was set. Several hooks run newest first. For a std::stop_token:
+  ///
+  ///     std::stop_source stop;
+  ///     p.on_cancel([stop]() mutable { stop.request_stop(); });
+  ///
+  /// \param f  may set this promise, must not throw (terminates) nor wait for long
+  /// \throws std::future_error  promise_already_satisfied, no_state; std::bad_alloc
+  /// \cost   one allocation
+  template <class F>
+  void on_cancel(F&& f) {
+    struct hook final : cancel_hook {
+      explicit hook(F&& given) : call(std::forward<F>(given)) {
+        end = [](cancel_hook* self, bool run) noexcept {
+          auto* const me = static_cast<hook*>(self);
+          if (run) me->call();
+          delete me;
+        };
+      }
+      std::decay_t<F> call;
+    };
+    check();
+    auto* const fresh = new hook(std::forward<F>(f));
+    hooked_ = true;  // first: the hook may use this promise
+    state_->add_hook(fresh);
+  }
+  /// The result is not wanted any more: what on_cancel's hook would be told. One load.
+  ///
+  /// \throws std::future_error  no_state
+  bool stop_requested() const {
+    if (state_ == nullptr) throw_future_error(std::future_errc::no_state);
+    return state_->life.is_requested() || !state_->life.has_readers();
+  }
+
+  void swap(promise_base& other) noexcept {
+    std::swap(state_, other.state_);
+    std::swap(retrieved_, other.retrieved_);
+    std::swap(satisfied_, other.satisfied_);
+    std::swap(hooked_, other.hooked_);
+  }
+
+ protected:
+  /// If the value's construction throws, the promise is still pending.
+  template <class... U>
+  void set(U&&... value) {
+    check();
+    if (hooked_) [[unlikely]] {
+      const hooks_out out{*state_};
+      state_->result.emplace(std::forward<U>(value)...);
+      hooked_ = false;
+    } else {
+      state_->result.emplace(std::forward<U>(value)...);
+    }
+    publish();
+  }
+
+ private:
+  /// The hooks' room is the result's; if there is none in the end, they are put back.
+  struct hooks_out {
+    explicit hooks_out(promise_state<T>& s) noexcept : state(s), first(s.take_hooks()) {}
+    ~hooks_out() {
+      if (!state.result.empty()) end_hooks(std::exchange(first, nullptr), false);
+      while (first != nullptr) {
+        cancel_hook* const h = first;
+        first = h->next;
+        state.add_hook(h);
+      }
+    }
+    hooks_out(const hooks_out&) = delete;
+    hooks_out& operator=(const hooks_out&) = delete;
+    promise_state<T>& state;
+    cancel_hook* first;
+  };
+
+  void check() const {
+    if (state_ == nullptr) throw_future_error(std::future_errc::no_state);
+    if (satisfied_) throw_future_error(std::future_errc::promise_already_satisfied);
+  }
+  void unhook() noexcept {
+    if (std::exchange(hooked_, false)) end_hooks(state_->take_hooks(), false);
+  }
+  void publish() noexcept {
+    satisfied_ = true;
+    state_->publish();
+  }
+  void abandon() noexcept {
+    unhook();
+    if (retrieved_) {
+      if (!satisfied_) {
+        state_->result.fail(broken_promise_error());
+        state_->publish();
+      }
+    } else {
+      state_->release_reader();  // the future's reference, which nobody took
+    }
+    state_->release_producer();
+  }
+
+  promise_state<T>* state_;
+  bool retrieved_ = false;  // these are ours alone: a promise is used by one at a time
+  bool satisfied_ = false;
+  bool hooked_ = false;  // there may be hooks
+};
+
+}  // namespace detail
+
+/// The writing end. Destroyed without a result, it leaves broken_promise to whoever waits, of whichever
+/// kind.
 ///
-/// \threads one fiber or thread at a time; setting never switches
+/// \threads one fiber or thread at a time; setting does not switch, but for the continuations it runs
 /// \source  [futures.promise]
 template <class T>
 class promise : public detail::promise_base<T> {
@@ -332,7 +476,7 @@ void swap(promise<T>& a, promise<T>& b) noexcept {
 template <class T, class... Args>
 future<T> make_ready_future(Args&&... args) {
   future<T> f;
-  f.here_.emplace(std::forward<Args>(args)...);
+  detail::future_access::result(f).emplace(std::forward<Args>(args)...);
   return f;
 }
 template <int..., class T>  // the int... keeps make_ready_future<int&>(x) out of here
@@ -344,138 +488,12 @@ inline future<void> make_ready_future() { return make_ready_future<void>(); }
 template <class T>
 future<T> make_exceptional_future(std::exception_ptr e) {
   future<T> f;
-  f.here_.fail(std::move(e));
+  detail::future_access::result(f).fail(std::move(e));
   return f;
 }
 
-namespace detail {
-
-/// What the other bridges (tasks, thunks, await) do with a future. One flow at a time, as every use of a
-/// future; a continuation that is attached counts as waiting for it.
-struct future_access {
-  /// No wait would switch. Precondition: valid.
-  template <class T>
-  static bool is_ready(const future<T>& f) noexcept {
-    return f.is_ready();
-  }
-  /// Attaches c, which runs once on whoever completes f. False: f is ready, c will not run.
-  ///
-  /// \throws std::future_error  no_state; future_already_retrieved when somebody waits already
-  template <class T>
-  static bool on_ready(future<T>& f, continuation& c) {
-    if (f.ready_or_throw()) return false;
-    if (f.state_->ready.install(c)) return true;
-    if (!f.state_->ready.is_set()) throw_future_error(std::future_errc::future_already_retrieved);
-    return false;
-  }
-  /// True: c will not run. False: it has run, or runs now. Precondition: on_ready(f, c) was true, and what
-  /// c does has not let go of f.
-  template <class T>
-  static bool withdraw(future<T>& f, continuation& c) noexcept {
-    return f.state_ != nullptr && f.state_->ready.withdraw(c);
-  }
-  /// The result, without waiting; f is not valid afterwards. Precondition: ready.
-  template <class T>
-  static T take(future<T>& f) {
-    if (f.state_ == nullptr) return f.here_.take();
-    const typename future<T>::dropped at_end{f};
-    return f.state_->result.take();
-  }
-};
-
-/// The state of an async: result, callable and arguments in one block.
-template <class R, class F, class Tuple>
-struct async_state final : future_state<R> {
-  template <class G, class U>
-  async_state(G&& g, U&& u)
-      : future_state<R>([](future_state<R>* s) noexcept { delete static_cast<async_state*>(s); }),
-        call(std::in_place, std::forward<G>(g), std::forward<U>(u)) {}
-
-  void run() noexcept {
-    try {
-      // On the fiber's stack, as captures are locals there; the block then holds the result alone.
-      std::pair<F, Tuple> local(std::move(*call));
-      call.reset();
-      const auto invoke = [&local]() -> R {
-        return std::apply(
-            [&local](auto&&... a) -> R {
-              return std::invoke(std::move(local.first), std::move(a)...);
-            },
-            std::move(local.second));
-      };
-      if constexpr (std::is_void_v<R>) {
-        invoke();
-        this->result.emplace();
-      } else {
-        this->result.emplace(invoke());
-      }
-    } catch (...) {
-      this->result.fail(std::current_exception());
-    }
-    this->publish();
-  }
-
-  std::optional<std::pair<F, Tuple>> call;
-};
-
-/// The fiber's body: one pointer. Destroyed without having run, it breaks the promise.
-template <class State>
-class async_body {
- public:
-  explicit async_body(State* s) noexcept : state_(s) {}
-  async_body(async_body&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
-  async_body& operator=(async_body&&) = delete;
-  ~async_body() {
-    if (state_ == nullptr) return;
-    state_->result.fail(broken_promise_error());
-    state_->publish();
-    state_->release();
-  }
-  void operator()() noexcept {
-    State* const s = std::exchange(state_, nullptr);
-    s->run();
-    s->release();
-  }
-
- private:
-  State* state_;
-};
-
-struct async_start {
-  template <class R, class F, class... Args>
-  static future<R> run(const fiber_options* options, F&& f, Args&&... args) {
-    using tuple = std::tuple<std::decay_t<Args>...>;
-    using state = async_state<R, std::decay_t<F>, tuple>;
-    auto* const s = new state(std::forward<F>(f), tuple(std::forward<Args>(args)...));
-    future<R> result(s);
-    if (options != nullptr) spawn(*options, async_body<state>(s));
-    else spawn(async_body<state>(s));
-    return result;
-  }
-};
-
-template <class F, class... Args>
-using async_result = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>;
-
-}  // namespace detail
-
-/// Starts f(args...) as a fiber of the current runtime; what it returns or throws is the future's.
-/// Callable and arguments are decayed, as std::async's; unlike it, the future's destructor does not
-/// wait.
-///
-/// \throws std::system_error  errc::no_runtime, errc::runtime_stopping; std::bad_alloc
-/// \switch no
-template <class F, class... Args>
-requires(!std::is_same_v<std::remove_cvref_t<F>, fiber_options>) auto async(F&& f, Args&&... args)
-    -> future<detail::async_result<F, Args...>> {
-  return detail::async_start::run<detail::async_result<F, Args...>>(nullptr, std::forward<F>(f),
-                                                                    std::forward<Args>(args)...);
-}
-template <class F, class... Args>
-auto async(const fiber_options& options, F&& f, Args&&... args)
-    -> future<detail::async_result<F, Args...>> {
-  return detail::async_start::run<detail::async_result<F, Args...>>(&options, std::forward<F>(f),
-                                                                    std::forward<Args>(args)...);
-}
-
 }  // namespace tendril
+
+#include <tendril/async.hpp>
+#include <tendril/detail/then.hpp>
+#include <tendril/shared_future.hpp>

@@ -54,6 +54,12 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   }
 }
 
+std::stop_source copy_stop_source(fiber_core* c) noexcept {
+  const std::scoped_lock hold(extras_mutex());
+  const fiber_extras* const extras = c->extras.get();
+  return extras != nullptr ? extras->stop : std::stop_source{std::nostopstate};
+}
+
 [[gnu::noinline]] void free_extras(fiber_core* c) noexcept {
   fiber_extras* extras;
   {
@@ -205,12 +211,7 @@ fiber_id id_of(const fiber_core* c) noexcept {
 // ---- Stopping --------------------------------------------------------------------------------
 
 void trigger_stop_source(fiber_core* c) noexcept {
-  std::stop_source source{std::nostopstate};
-  {
-    std::scoped_lock hold(extras_mutex());
-    if (const fiber_extras* extras = c->extras.get()) source = extras->stop;
-  }
-  source.request_stop();  // without the lock: callbacks run here
+  copy_stop_source(c).request_stop();  // without the lock: callbacks run here
 }
 
 bool request_stop(fiber_core* c) noexcept {
@@ -219,6 +220,14 @@ bool request_stop(fiber_core* c) noexcept {
   trigger_stop_source(c);
   unpark(c);
   return true;
+}
+
+std::stop_source begin_stop(fiber_core* c) noexcept {
+  const std::uint32_t before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
+  if ((before & flag::stop_requested) != 0) return std::stop_source{std::nostopstate};
+  std::stop_source source = copy_stop_source(c);
+  unpark(c);
+  return source;
 }
 
 void fiber_extras::on_stop::operator()() const noexcept {

@@ -221,6 +221,10 @@ static_assert(TENDRIL_ASAN || TENDRIL_TSAN || sizeof(fiber_core) == 128,
 /// Marks completion words of fibers that nobody joins.
 waiter* detached_marker() noexcept;
 
+/// The first half of request_stop(c), for who can keep c from ending for a few instructions only. The second
+/// half is to request the returned source to stop, whose callbacks are users' code.
+std::stop_source begin_stop(fiber_core* c) noexcept;
+
 /// Triggers the stop source of c, if it has one.
 void trigger_stop_source(fiber_core* c) noexcept;
 

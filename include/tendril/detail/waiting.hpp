@@ -196,6 +196,13 @@ class completion {
     const auto old = word_.exchange(1, std::memory_order_acq_rel);
     if (old > 1) notify(old);
   }
+  /// complete(), but what is attached is the caller's to run.
+  [[nodiscard]] continuation* complete_and_take() noexcept {
+    const auto old = word_.exchange(1, std::memory_order_acq_rel);
+    if ((old & is_continuation) != 0) return reinterpret_cast<continuation*>(old - is_continuation);
+    if (old > 1) unpark(reinterpret_cast<waiter*>(old));
+    return nullptr;
+  }
   /// \switch yes, unless set
   outcome wait(const wait_options& options) {
     return is_set() ? outcome::signalled : wait_slow(options);
