@@ -16,6 +16,7 @@
 #include <tendril/detail/awaitable.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/future.hpp>
+#include <tendril/synchronization_context.hpp>
 
 #include <atomic>
 #include <chrono>
@@ -40,6 +41,56 @@ T await(future<T>&& f) {
 template <class T>
 T await(future<T>& f) {
   return f.get();
+}
+
+namespace detail {
+
+/// co_await of a future in a coroutine that is no task.
+template <class T>
+class future_awaiter : private continuation {
+ public:
+  explicit future_awaiter(future<T>&& f) noexcept : future_(std::move(f)) {}
+  future_awaiter(const future_awaiter&) = delete;
+  future_awaiter& operator=(const future_awaiter&) = delete;
+
+  bool await_ready() const {
+    if (!future_.valid()) throw_future_error(std::future_errc::no_state);
+    return future_access::is_ready(future_);
+  }
+  bool await_suspend(std::coroutine_handle<> h) {
+    who_ = h;
+    context_ = resume_context();
+    run = [](continuation* c) noexcept {
+      auto* const self = static_cast<future_awaiter*>(c);
+      if (self->context_ == nullptr) {
+        self->who_.resume();
+        return;
+      }
+      c->run = [](continuation* posted) noexcept {
+        static_cast<future_awaiter*>(posted)->who_.resume();
+      };
+      try {
+        self->context_->post(to_work(*c));
+      } catch (...) {
+        c->run(c);  // late in the wrong place is better than never
+      }
+    };
+    return future_access::on_ready(future_, *this);
+  }
+  T await_resume() { return future_access::take(future_); }
+
+ private:
+  future<T> future_;
+  std::coroutine_handle<> who_;
+  synchronization_context* context_ = nullptr;
+};
+
+}  // namespace detail
+
+/// For coroutines of any kind. They are resumed by who completes f, or by the context that was in force.
+template <class T>
+detail::future_awaiter<T> operator co_await(future<T>&& f) noexcept {
+  return detail::future_awaiter<T>(std::move(f));
 }
 
 // ---- futures of std -----------------------------------------------------------------------------

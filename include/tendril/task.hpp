@@ -34,19 +34,26 @@
 // foreign awaitables are not interrupted.
 #pragma once
 
+#include <tendril/channel.hpp>
 #include <tendril/config.hpp>
 #include <tendril/detail/awaitable.hpp>
 #include <tendril/detail/chain.hpp>
 #include <tendril/detail/contract.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/error.hpp>
+#include <tendril/fiber.hpp>
 #include <tendril/future.hpp>
+#include <tendril/synchronization_context.hpp>
 
+#include <chrono>
 #include <coroutine>
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <new>
+#include <optional>
 #include <stop_token>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
@@ -80,6 +87,7 @@ class task_base {
 };
 
 [[noreturn]] TENDRIL_API void throw_empty_task(const char* what);
+[[noreturn]] TENDRIL_API void throw_awaits_itself();
 
 /// What the promises of all tasks share.
 class promise_core {
@@ -173,6 +181,34 @@ class task_call {
   task_base& callee_;
 };
 
+/// co_await of a task in a coroutine that is no task: a chain of its own, which resumes the other at its end.
+template <class T>
+class task_chain {
+ public:
+  explicit task_chain(task_base& t) noexcept : task_(t) {}
+  task_chain(const task_chain&) = delete;
+  task_chain& operator=(const task_chain&) = delete;
+
+  bool await_ready() const noexcept { return false; }
+  std::coroutine_handle<> await_suspend(std::coroutine_handle<> caller) const {
+    promise_core& root = task_access::to_start(task_, "co_await task");
+    coroutine_chain& chain =
+        coroutine_chain::create(root, [](coroutine_chain* c) noexcept { return c->follower; });
+    chain.follower = caller;
+    root.chain = &chain;
+    chain.enter_first();
+    return root.self;
+  }
+  T await_resume() const {
+    const frame_owner ended(task_access::release(task_));
+    ended.promise->chain->destroy();
+    return static_cast<task_promise<T>*>(ended.promise)->take();
+  }
+
+ private:
+  task_base& task_;
+};
+
 /// co_await of a future in a task.
 template <class T>
 class future_wait : private chain_leaf {
@@ -195,6 +231,9 @@ class future_wait : private chain_leaf {
       return future_access::withdraw(self.future_, self);
     };
     promise_core& p = h.promise();
+    if (p.chain->produces.load(std::memory_order_relaxed) == future_access::state(future_))
+        [[unlikely]]
+      throw_awaits_itself();
     return p.chain->suspend(*this, with_context_,
                             [this] { return future_access::on_ready(future_, *this); });
   }
@@ -241,6 +280,79 @@ class foreign_wait {
 };
 
 template <class T>
+struct configured_future {
+  future<T> value;
+  configure_await how;
+};
+
+/// An awaiter of what is there already.
+template <class T>
+struct known {
+  T value;
+  bool await_ready() const noexcept { return true; }
+  void await_suspend(std::coroutine_handle<>) const noexcept {}
+  T await_resume() noexcept { return std::move(value); }
+};
+struct chain_stop_token {};
+struct chain_stop_requested {};
+
+template <class F>
+struct fiber_call {
+  F f;
+};
+
+/// co_await of a function on a fiber. A request to stop the chain is handed on to the fiber, whose end is
+/// waited for all the same.
+template <class F>
+class fiber_wait : private chain_leaf {
+  using R = std::invoke_result_t<F&>;
+
+ public:
+  explicit fiber_wait(F&& f) : f_(std::move(f)) {}
+  fiber_wait(const fiber_wait&) = delete;
+  fiber_wait& operator=(const fiber_wait&) = delete;
+
+  bool await_ready() const noexcept { return false; }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    who = h;
+    withdraw = [](chain_leaf* leaf) noexcept {
+      static_cast<fiber_wait*>(leaf)->fiber_.request_stop();
+      return false;
+    };
+    promise_core& p = h.promise();
+    return p.chain->suspend(*this, true, [this] {
+      fiber_ = fiber([this] { run(); });
+      return done_.install(*this);
+    });
+  }
+  R await_resume() {
+    fiber_.detach();
+    return result_.take();
+  }
+
+ private:
+  void run() noexcept {
+    try {
+      if constexpr (std::is_void_v<R>) {
+        f_();
+        result_.emplace();
+      } else {
+        result_.emplace(f_());
+      }
+    } catch (...) {
+      result_.fail(std::current_exception());
+    }
+    done_.complete();  // the coroutine may go on here, and this object with it
+  }
+
+  F f_;
+  fiber fiber_;
+  completion done_;
+  result_slot<R> result_;
+};
+
+template <class T>
 struct task_promise_base : promise_core {
   task<T> get_return_object() noexcept;
 
@@ -256,9 +368,21 @@ struct task_promise_base : promise_core {
   }
   template <class U>
   void await_transform(future<U>& f) = delete;  // a future is awaited once: co_await std::move(f)
+  template <class U>
+  future_wait<U> await_transform(configured_future<U>&& f) noexcept {
+    return future_wait<U>(std::move(f.value), f.how.on_context);
+  }
   std::suspend_never await_transform(pass_exceptions_t) noexcept {
-    passes = true;
+    this->passes = true;
     return {};
+  }
+  known<std::stop_token> await_transform(chain_stop_token) { return {this->chain->stop_token()}; }
+  known<bool> await_transform(chain_stop_requested) noexcept {
+    return {this->chain->stop_requested()};
+  }
+  template <class F>
+  fiber_wait<F> await_transform(fiber_call<F>&& call) {
+    return fiber_wait<F>(std::move(call.f));
   }
   template <awaitable A>
   foreign_wait<A> await_transform(A&& a) {
@@ -337,6 +461,10 @@ class [[nodiscard]] task : public detail::task_base {
   /// It was made by a coroutine and has not been awaited.
   bool valid() const noexcept { return promise_ != nullptr && promise_->chain == nullptr; }
   explicit operator bool() const noexcept { return valid(); }
+  /// For coroutines of other kinds; in a task, co_await is a call.
+  auto operator co_await() && noexcept { return detail::task_chain<T>(*this); }
+  /// await(std::move(*this)): so a task is the body of a fiber, spawn(t), async(t), fiber(t).
+  T operator()();
   void swap(task& other) noexcept { std::swap(promise_, other.promise_); }
   friend void swap(task& a, task& b) noexcept { a.swap(b); }
 
@@ -376,5 +504,198 @@ T await(task<T>&& t) {
 }
 template <class T>
 void await(task<T>&) = delete;  // a task is awaited once: await(std::move(t))
+
+template <class T>
+T task<T>::operator()() {
+  return tendril::await(std::move(*this));
+}
+
+namespace detail {
+
+/// How start() and the end of the chain find out who comes first; in chain.starter: null, then one of
+///   ended      the coroutine has ended within start(), which takes the result
+///   a promise  start() has returned its future; the end fulfils it
+///   nobody     start() has failed
+template <class T>
+struct task_start {
+  static inline char ended = 0, nobody = 0;
+  using promise_place = promise<T>;
+  static_assert(sizeof(promise_place) <= sizeof(coroutine_chain::starter_room));
+
+  static std::coroutine_handle<> at_end(coroutine_chain* c) noexcept {
+    void* const starter = c->starter.exchange(&ended, std::memory_order_acq_rel);
+    if (starter == nullptr) return std::noop_coroutine();
+    if (starter == &nobody) {
+      destroy(*c);
+      return std::noop_coroutine();
+    }
+    auto* const place = static_cast<promise_place*>(starter);
+    promise_place result(std::move(*place));
+    std::destroy_at(place);
+    deliver(*c, result);
+    return std::noop_coroutine();
+  }
+  /// The frame goes first: who sees the result sees the arguments destroyed.
+  static void deliver(coroutine_chain& c, promise_place& result) noexcept {
+    auto& root = static_cast<task_promise<T>&>(c.root());
+    if (root.error) {
+      std::exception_ptr error = std::move(root.error);
+      destroy(c);
+      result.set_exception(std::move(error));
+      return;
+    }
+    try {
+      if constexpr (std::is_void_v<T>) {
+        destroy(c);
+        result.set_value();
+      } else {
+        T value = take(c);
+        result.set_value(static_cast<T&&>(value));
+      }
+    } catch (...) {
+      result.set_exception(std::current_exception());
+    }
+  }
+  static T take(coroutine_chain& c) {
+    const frame_owner frame(&c.root());
+    c.destroy();
+    return static_cast<task_promise<T>*>(frame.promise)->take();
+  }
+  static void destroy(coroutine_chain& c) noexcept {
+    const frame_owner frame(&c.root());
+    c.destroy();
+  }
+
+  static future<T> run(task<T>&& t, const std::stop_token& stop) {
+    promise_core& root = task_access::to_start(t, "start(task)");
+    coroutine_chain& chain = coroutine_chain::create(root, &at_end);
+    root.chain = &chain;
+    task_access::release(t);
+    try {
+      chain.stop_with(stop);
+    } catch (...) {
+      destroy(chain);
+      throw;
+    }
+    chain.start();
+    // Acquire: what it did, wherever it ended.
+    if (chain.starter.load(std::memory_order_acquire) == &ended) return ready(chain);
+    void* expected = nullptr;
+    promise_place* place = nullptr;
+    future<T> result;
+    try {
+      place = ::new (static_cast<void*>(chain.starter_room)) promise_place;
+      result = place->get_future();
+    } catch (...) {
+      if (!chain.starter.compare_exchange_strong(expected, &nobody, std::memory_order_acq_rel))
+        destroy(chain);
+      throw;
+    }
+    chain.produces.store(future_access::state(result), std::memory_order_relaxed);
+    if (chain.starter.compare_exchange_strong(expected, place, std::memory_order_acq_rel))
+      return result;
+    std::destroy_at(place);
+    return ready(chain);
+  }
+  static future<T> ready(coroutine_chain& c) {
+    try {
+      if constexpr (std::is_void_v<T>) {
+        take(c);
+        return make_ready_future();
+      } else {
+        return make_ready_future<T>(take(c));
+      }
+    } catch (...) {
+      return make_exceptional_future<T>(std::current_exception());
+    }
+  }
+};
+
+}  // namespace detail
+
+/// Runs t here, at once, until it waits for the first time; from then on it runs wherever what it waits for
+/// completes, and nobody need wait for it.
+///
+/// \param stop  a request ends the waits of t with operation_canceled
+/// \throws std::system_error invalid_argument: t is empty; std::bad_alloc
+/// \switch no, but t's code may
+/// \cost   no allocation besides t's frame when it does not wait, else the future's state
+template <class T>
+future<T> start(task<T>&& t, std::stop_token stop = {}) {
+  return detail::task_start<T>::run(std::move(t), stop);
+}
+template <class T>
+void start(task<T>&, std::stop_token = {}) = delete;  // start(std::move(t))
+
+/// What a coroutine awaits to have f run on a fiber of the current runtime: code that blocks, or is not written
+/// as coroutines. Returns or throws what f does. co_await async(f) does the same without handing requests to
+/// stop on.
+///
+/// \throws std::system_error  errc::no_runtime, errc::runtime_stopping
+/// \cost   a fiber
+template <class F>
+detail::fiber_call<std::decay_t<F>> on_fiber(F&& f) {
+  return {std::forward<F>(f)};
+}
+
+/// co_await awaiting(std::move(f), configure_await(false)): the coroutine goes on on whoever completes f, also
+/// where a synchronization context is in force.
+template <class T>
+detail::configured_future<T> awaiting(future<T>&& f, configure_await how) {
+  return {std::move(f), how};
+}
+
+/// The coroutine's own chain of tasks, in a task: co_await this_task::...
+namespace this_task {
+
+/// A token that is triggered when the chain is requested to stop.
+inline detail::chain_stop_token get_stop_token() noexcept { return {}; }
+/// Whether it has been.
+inline detail::chain_stop_requested stop_requested() noexcept { return {}; }
+
+/// \cost a fiber, which sleeps. Throws operation_canceled at a request to stop.
+template <class Clock, class Duration>
+task<> sleep_until(std::chrono::time_point<Clock, Duration> t) {
+  co_await pass_exceptions;
+  co_await on_fiber([t] { this_fiber::sleep_until(t); });
+}
+template <class Rep, class Period>
+task<> sleep_for(std::chrono::duration<Rep, Period> d) {
+  return this_task::sleep_until(detail::deadline_after(d));
+}
+
+}  // namespace this_task
+
+/// channel::receive for coroutines: a value, or nothing from a channel that is closed and drained. Waits, if it
+/// must, on a fiber: a send never runs the code of who receives.
+///
+/// \throws std::system_error operation_canceled; nothing is taken then
+/// \cost   none but the call when there is a value, else a fiber
+template <class T>
+task<std::optional<T>> async_receive(channel<T>& from) {
+  co_await pass_exceptions;
+  std::error_code ec;
+  std::optional<T> got = from.try_receive(ec);
+  if (got || ec == errc::channel_closed) co_return got;
+  co_return co_await on_fiber([&from] { return from.receive(); });
+}
+
+/// channel::send for coroutines.
+///
+/// \throws std::system_error errc::channel_closed, operation_canceled; the value is destroyed then
+template <class T>
+task<> async_send(channel<T>& to, std::type_identity_t<T> value) {
+  co_await pass_exceptions;
+  if (!to.is_closed() && to.try_send(std::move(value))) co_return;
+  if (to.is_closed()) to.send(std::move(value));  // which throws
+  else co_await on_fiber([&] { to.send(std::move(value)); });
+}
+
+/// fiber::join for coroutines.
+/// \throws as join(); f stays joinable when the wait is ended by a request to stop
+inline task<> async_join(fiber& f) {
+  co_await pass_exceptions;
+  co_await on_fiber([&f] { f.join(); });
+}
 
 }  // namespace tendril

@@ -182,6 +182,11 @@ void throw_empty_task(const char* what) {
                           std::string(what) + ": the task is empty: moved from, or awaited before");
 }
 
+void throw_awaits_itself() {
+  throw std::system_error(make_error_code(errc::would_deadlock),
+                          "co_await future: a coroutine cannot wait for its own result");
+}
+
 void run_chain(promise_core& root) {
   coroutine_chain& chain = coroutine_chain::create(root, [](coroutine_chain* c) noexcept {
     c->done().complete();  // the last use of the chain: it goes when the waiter has seen this

@@ -152,9 +152,10 @@ class coroutine_chain {
 
   // For who started it; of no meaning to the chain.
   std::coroutine_handle<> follower;
-  const void* produces =
-      nullptr;  ///< the state that the result will be written to: waiting for it is an error
+  /// The state of the future that the result is for: the chain may not wait for it.
+  std::atomic<const void*> produces{nullptr};
   std::atomic<void*> starter{nullptr};
+  alignas(void*) std::byte starter_room[2 * sizeof(void*)];
 
  private:
   friend void* allocate_frame(std::size_t);
