@@ -87,6 +87,7 @@ void register_spawn();
 void register_channel();
 void register_mutex();
 void register_native_call();
+void register_flow();
 void register_sleepers();
 void register_skynet();
 

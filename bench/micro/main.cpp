@@ -138,6 +138,7 @@ int main(int argc, char** argv) {
   register_channel();
   register_mutex();
   register_native_call();
+  register_flow();
   register_sleepers();
   register_skynet();
 

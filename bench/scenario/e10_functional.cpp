@@ -15,7 +15,9 @@ void run(context&) {
       "    a lock contended from fibers, resumed by another fiber   tests/unit/sync\n"
       "    fibers that wait, wake and migrate; ids                  tests/unit/sched, "
       "tests/stress\n"
-      "    futures resumed from fibers and threads                  tests/unit/bridge\n");
+      "    futures resumed from fibers and threads                  tests/unit/bridge\n"
+      "    contexts: 8 fibers read 1, set 2, sleep, read 2          "
+      "tests/unit/bridge/ambient.cpp\n");
 }
 
 const registration entry({"E10",

@@ -132,7 +132,7 @@ class ambient_values {
     std::swap(word_, other.word_);
     return *this;
   }
-  ~ambient_values() { clear(); }
+  ~ambient_values() { detail::release_ambient(word_); }
 
   /// The calling flow's; none under suppress_flow.
   ///
@@ -146,7 +146,9 @@ class ambient_values {
   bool empty() const noexcept { return word_ == 0; }
 
   /// The calling flow's are these from now on.
-  void restore() const& { detail::replace_ambient(detail::this_flow(), share()); }
+  void restore() const& {
+    detail::replace_ambient(detail::this_flow(), detail::share_ambient(word_));
+  }
   void restore() && {
     detail::flow_locals& flow = detail::this_flow();
     detail::replace_ambient(flow, std::exchange(word_, 0));
@@ -173,10 +175,6 @@ class ambient_values {
     ambient_values result;
     result.word_ = detail::share_ambient(detail::this_flow().ambient);
     return result;
-  }
-  std::uintptr_t share() const noexcept { return detail::share_ambient(word_); }
-  void clear() noexcept {
-    if (word_ != 0) detail::release_ambient(word_);
   }
   std::uintptr_t word_ = 0;  // owned
 };

@@ -512,8 +512,8 @@ class channel : public detail::channel_base {
     return r;
   }
   static std::optional<T> unwrap_timed(received&& r) {
-    if (r.result == detail::outcome::canceled || r.result == detail::outcome::expired)
-      fail(r.result, what_receive);
+    const bool told = r.result == detail::outcome::closed || r.result == detail::outcome::timed_out;
+    if (!told && r.result != detail::outcome::signalled) fail(r.result, what_receive);
     return slots::unwrap(std::move(r.got));
   }
 

@@ -59,7 +59,7 @@ struct loop_options {
 class TENDRIL_API loop_context final : public synchronization_context {
  public:
   explicit loop_context(loop_options options = {});
-  /// Runs what is queued: a work is never lost.
+  /// Runs what is queued: a work is never lost. What works refer to must still be there.
   /// \pre  nobody runs it or posts any more
   ~loop_context() override;
 

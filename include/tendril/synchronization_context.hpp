@@ -14,7 +14,8 @@
 // context of a loop is not on the loop's thread. That is also why a fiber that waits inside a loop's context
 // holds up nobody.
 //
-// A wait that is over before it parks goes by way of nothing. Without a context a wait tests one bit of a
+// Waits for a mutex go by way of nothing, either: the lock, handed to who waits in the context's queue, would be
+// missed by the work that has to run before it. A wait that is over before it parks does not, too. Without a context a wait tests one bit of a
 // word that it reads anyhow.
 //
 // A flow that *runs* a context's works (the thread in loop_context::run) is its *host*. The host's own waits end

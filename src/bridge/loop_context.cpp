@@ -35,11 +35,12 @@ struct loop_context::state {
   const loop_options options;
   mutable detail::tiny_lock lock;
   std::deque<entry> works;
-  detail::wait_list idle;  // the host, when it has nothing to do
+  detail::wait_list idle;  // the host, while it waits for works
   detail::waiter* host = nullptr;
   bool stopping = false;
   bool woken = false;
 
+  bool idling = false;  // so it does; the host's alone
   // The host's wait for something else.
   bool blocked = false;
   bool reported = false;
@@ -50,6 +51,18 @@ struct loop_context::state {
   detail::waiter* call_host() noexcept {
     if (detail::wait_node* const n = idle.pop_front()) return detail::complete(*n);
     return blocked ? host : nullptr;
+  }
+
+  /// Locked before, not after.
+  void wait_for_works() {
+    detail::wait_node& mine = detail::own_node(host);
+    idle.push_back(mine);
+    idling = true;
+    const detail::outcome result =
+        detail::wait_locked(lock, idle, mine, {.reason = "loop_context::run", .on_context = false});
+    detail::await_waker(lock);
+    idling = false;
+    detail::require_signalled(result, "loop_context::run");
   }
 
   void report(const host_wait& wait, time_point oldest, std::size_t count) const noexcept;
@@ -156,13 +169,7 @@ void loop_context::run_until(const std::function<bool()>& done) {
         state_->lock.unlock();
         continue;
       }
-      detail::wait_node& mine = detail::own_node(state_->host);
-      state_->idle.push_back(mine);
-      detail::require_signalled(
-          detail::wait_locked(state_->lock, state_->idle, mine,
-                              {.reason = "loop_context::run", .on_context = false}),
-          "loop_context::run");
-      detail::await_waker(state_->lock);
+      state_->wait_for_works();
       continue;
     }
     const posted_work next = state_->works.front().work;
@@ -222,7 +229,8 @@ std::size_t loop_context::queued() const noexcept {
 std::string_view loop_context::name() const noexcept { return state_->options.name; }
 
 time_point loop_context::before_host_waits(host_wait& wait) noexcept {
-  if (state_->options.on_self_wait == self_wait_policy::ignore) return detail::no_deadline;
+  if (state_->idling || state_->options.on_self_wait == self_wait_policy::ignore)
+    return detail::no_deadline;
   time_point oldest;
   std::size_t count;
   {

@@ -59,6 +59,28 @@ struct throttling_context::state {
     return true;
   }
 
+  /// For who has queued `work`, and counted a runner that could not be started. True: it is not queued any
+  /// more, and nobody has run it. False: it has been, or will be run.
+  bool take_back(const posted_work& work) noexcept {
+    bool taken = false;
+    {
+      const std::scoped_lock hold(lock);
+      if (runners != 1) {  // another comes by
+        --runners;
+        return false;
+      }
+      for (auto w = works.rbegin(); w != works.rend() && !taken; ++w) {
+        taken = w->run == work.run && w->argument == work.argument;
+        if (taken) works.erase(std::next(w).base());
+      }
+    }
+    // Others, who saw our runner counted, may have queued works that rely on it: here, then, since there is
+    // nowhere else. This ends the count, too.
+    while (run_next()) {
+    }
+    return taken;
+  }
+
   void run_one() noexcept {
     while (run_next()) {
       try {
@@ -101,17 +123,7 @@ void throttling_context::post(posted_work work) {
   try {
     state_->start_runner();
   } catch (...) {
-    {
-      const std::scoped_lock hold(state_->lock);
-      --state_->runners;
-      // Ours is still there unless another runner has come by: then it will run, or has.
-      for (auto w = state_->works.rbegin(); w != state_->works.rend(); ++w) {
-        if (w->run != work.run || w->argument != work.argument) continue;
-        if (state_->runners != 0) return;  // somebody comes by
-        state_->works.erase(std::next(w).base());
-        throw;
-      }
-    }
+    if (state_->take_back(work)) throw;
   }
 }
 

@@ -65,20 +65,12 @@ std::uint64_t new_ambient_key() noexcept {
   return next_ambient_key.fetch_add(1, std::memory_order_relaxed);
 }
 
-std::uintptr_t share_ambient(std::uintptr_t word) noexcept {
-  ambient_snapshot* const s = snapshot_in(word);
-  if (s != nullptr) s->references.fetch_add(1, std::memory_order_relaxed);
-  return reinterpret_cast<std::uintptr_t>(s);
+void count_ambient_up(ambient_snapshot* s) noexcept {
+  s->references.fetch_add(1, std::memory_order_relaxed);  // the caller's flow has one while we look
 }
 
-void release_ambient(std::uintptr_t word) noexcept {
-  if (word == 0 || (word & borrowed_bit) != 0) return;
-  ambient_snapshot* const s = snapshot_in(word);
-  if (s->references.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(s);
-}
-
-void replace_ambient(flow_locals& flow, std::uintptr_t word) noexcept {
-  release_ambient(std::exchange(flow.ambient, word));
+void count_ambient_down(ambient_snapshot* s) noexcept {
+  if (s->references.fetch_sub(1, std::memory_order_acq_rel) == 1) destroy(s);  // as release(box)
 }
 
 void set_ambient(flow_locals& flow, std::uint64_t key, ambient_box* box) {

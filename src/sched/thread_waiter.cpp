@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sched/thread_waiter.hpp"
 
+#include "base/check.hpp"
+
 #include <utility>
 
 namespace tendril::detail {
@@ -16,45 +18,71 @@ struct free_waiters {
   }
 };
 
-/// A thread's waiter, for the thread's life. Others' thread_local objects may be destroyed later and use it again:
-/// they get one that lasts until the process ends, since nothing tells when they have done.
-struct holder {
-  thread_waiter* mine = nullptr;
-  ~holder() {
-    if (mine == nullptr) return;
-    end_flow(mine->wait.flow);
-    thread_waiter* const old = std::exchange(mine, nullptr);
-    free_waiters& list = free_waiters::instance();
-    std::scoped_lock hold(list.mutex);
-    old->next_free = list.head;
-    list.head = old;
-  }
-};
+thread_local thread_waiter* mine = nullptr;
+thread_local unsigned ended = 0;  // how often the thread has given its waiter back
 
-thread_local holder this_thread;
+/// At the thread's end: the end of its flow, and the waiter is another's.
+void give_back() noexcept {
+  end_flow(mine->wait.flow);  // may use it
+  thread_waiter* const old = std::exchange(mine, nullptr);
+  ++ended;
+  free_waiters& list = free_waiters::instance();
+  const std::scoped_lock hold(list.mutex);
+  old->next_free = list.head;
+  list.head = old;
+}
+
+/// Destructors of other thread_local objects may run later, and use what has a waiter: then the thread gets
+/// one anew, and another of these, which the system calls after that.
+template <unsigned Turn>
+void call_at_exit() {
+  struct last_will {
+    ~last_will() { give_back(); }
+  };
+  static thread_local const last_will will;
+  static_cast<void>(&will);
+}
+
+thread_waiter& get_waiter() {
+  thread_waiter* w;
+  {
+    free_waiters& list = free_waiters::instance();
+    const std::scoped_lock hold(list.mutex);
+    w = list.head;
+    if (w != nullptr) list.head = w->next_free;
+  }
+  if (w == nullptr) w = new thread_waiter;
+  w->wait.ambient_deadline = no_deadline;
+  w->wait.flow = {};
+  w->shields = 0;
+  w->flags.store(0, std::memory_order_relaxed);
+  mine = w;
+  switch (ended) {
+    case 0:
+      call_at_exit<0>();
+      break;
+    case 1:
+      call_at_exit<1>();
+      break;
+    case 2:
+      call_at_exit<2>();
+      break;
+    default:
+      TENDRIL_CHECK(false,
+                    "destructors of thread_local objects use fiber_local ones in turn for ever");
+  }
+  return *w;
+}
 
 }  // namespace
 
-thread_waiter& this_thread_waiter() {
-  holder& h = this_thread;
-  if (h.mine == nullptr) {
-    free_waiters& list = free_waiters::instance();
-    std::scoped_lock hold(list.mutex);
-    if (list.head != nullptr) {
-      h.mine = list.head;
-      list.head = h.mine->next_free;
-    } else {
-      h.mine = new thread_waiter;
-    }
-    h.mine->wait.ambient_deadline = no_deadline;
-    h.mine->shields = 0;
-    h.mine->flags.store(0, std::memory_order_relaxed);
-    h.mine->wait.flow = {};
-  }
-  return *h.mine;
+__attribute__((noinline)) thread_waiter& this_thread_waiter() {
+  if (mine != nullptr) [[likely]]
+    return *mine;
+  return get_waiter();
 }
 
-thread_waiter* existing_thread_waiter() noexcept { return this_thread.mine; }
+thread_waiter* existing_thread_waiter() noexcept { return mine; }
 
 void thread_waiter::wake() noexcept {
   std::scoped_lock hold(mutex_);

@@ -146,8 +146,8 @@ outcome wait_as_host(synchronization_context& context, waiter* self, wait_block&
       result = done(argument) ? outcome::signalled : reason_to_give_up(self, block, o);
     }
   }
-  if (self->what == waiter::kind::fiber && flow.sync != nullptr && flow.sync != flow.host &&
-      !flow.off_context)
+  if (o.on_context && !flow.off_context && flow.sync != nullptr && flow.sync != flow.host &&
+      self->what == waiter::kind::fiber)
     resume_through(*flow.sync, self, block);
   return result;
 }
@@ -157,8 +157,7 @@ inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
   wait_block& block = block_of(self);
   if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting)
     return early;
-  if ((self->flags.load(std::memory_order_relaxed) & flag::has_context) != 0 && o.on_context)
-      [[unlikely]]
+  if ((self->flags.load(std::memory_order_relaxed) & flag::has_context) != 0) [[unlikely]]
     return wait_in_context(
         self, block,
         [](const void* d) noexcept {

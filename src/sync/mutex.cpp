@@ -66,7 +66,9 @@ outcome mutex::lock_contended(const detail::wait_options& options) {
     node.index = history;
     if (history == fresh) waiters_.push_back(node);
     else waiters_.push_front(node);
-    const outcome result = detail::wait_locked(list_lock_, waiters_, node, options);
+    detail::wait_options here = options;
+    here.on_context = false;  // see synchronization_context.hpp
+    const outcome result = detail::wait_locked(list_lock_, waiters_, node, here);
     if (result != outcome::signalled) return result;  // `waiting` may stay: an unlock will clear it
     if (node.index == handed_over) {
       detail::await_waker(list_lock_);

@@ -51,7 +51,9 @@ outcome shared_mutex::take_slow(role r, const detail::wait_options& options) {
   detail::wait_node& node = detail::own_node(self);
   node.index = r;
   waiters_.push_back(node);
-  const outcome result = detail::wait_locked(lock_, waiters_, node, options);
+  detail::wait_options here = options;
+  here.on_context = false;  // see synchronization_context.hpp
+  const outcome result = detail::wait_locked(lock_, waiters_, node, here);
   lock_.lock();  // signalled: the waker has let go of the lock
   if (result == outcome::signalled) lock_.unlock();
   else admit_and_unlock();

@@ -13,6 +13,7 @@
 #include <tendril/config.hpp>
 
 #include <cstdint>
+#include <utility>
 
 namespace tendril {
 
@@ -55,12 +56,23 @@ constexpr std::uintptr_t borrowed(std::uintptr_t word) noexcept {
   return word | (word != 0 ? borrowed_bit : 0);
 }
 
+TENDRIL_API void count_ambient_up(ambient_snapshot* snapshot) noexcept;
+TENDRIL_API void count_ambient_down(ambient_snapshot* snapshot) noexcept;
+
 /// An owned word for the same values; the argument may be borrowed, or null.
-TENDRIL_API std::uintptr_t share_ambient(std::uintptr_t word) noexcept;
+inline std::uintptr_t share_ambient(std::uintptr_t word) noexcept {
+  if (word == 0) return 0;
+  count_ambient_up(snapshot_in(word));
+  return word & ~borrowed_bit;
+}
 /// Gives an owned word back: nothing for a borrowed or null one. Runs destructors of ambient values.
-TENDRIL_API void release_ambient(std::uintptr_t word) noexcept;
+inline void release_ambient(std::uintptr_t word) noexcept {
+  if (word != 0 && (word & borrowed_bit) == 0) count_ambient_down(snapshot_in(word));
+}
 /// Puts `word` in force, with what it owns.
-TENDRIL_API void replace_ambient(flow_locals& flow, std::uintptr_t word) noexcept;
+inline void replace_ambient(flow_locals& flow, std::uintptr_t word) noexcept {
+  release_ambient(std::exchange(flow.ambient, word));
+}
 
 /// What a child of this flow begins with: an owned word, or null.
 inline std::uintptr_t ambient_for_child(const flow_locals& parent) noexcept {

@@ -136,7 +136,7 @@ struct wait_options {
   bool cancelable =
       true;  ///< false: only the signal ends it (re-acquiring, joining in destructors)
   const char* reason = "wait";  ///< static string, shown by fiber dumps
-  /// False: the wait is no affair of the flow's synchronization context: configure_await(false).
+  /// False: what follows the wait does not go by way of the flow's synchronization context.
   bool on_context = true;
 };
 
