@@ -13,7 +13,9 @@
 
 namespace tendril::platform {
 
-/// Whom to continue with when a stack's entry function is done.
+/// Whom to continue with when a stack's entry function is done. sp null: the stack was entered by
+/// tendril_call, nothing on it was switched away from since, and transfer is the stack pointer that was saved
+/// there: the call returns null.
 struct next_context {
   void* sp;
   void* transfer;
@@ -28,6 +30,13 @@ void* tendril_switch(void** save, void* to, void* transfer) noexcept;
 
 /// The same where `to` is known not to have run yet; faster.
 void* tendril_switch_first(void** save, void* to, void* transfer) noexcept;
+
+/// Saves the caller's context as tendril_switch does, and calls entry(transfer) on a stack whose frames begin
+/// below `top` (16-byte aligned), with the given limit and the caller's control words. When entry comes
+/// back without having been switched away from (see next_context), this is a call and no switch: null is
+/// returned. Else somebody switches to the saved context, and it returns what that one transfers.
+void* tendril_call(void** save, void* top, std::uintptr_t limit, entry_function entry,
+                   void* transfer) noexcept;
 }
 
 /// What loading control words costs here when a sticky flag has changed: for tests to choose.

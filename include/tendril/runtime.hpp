@@ -20,9 +20,13 @@
 
 namespace tendril {
 
+class runtime;
+
 namespace detail {
 class scheduler;
-}
+/// Of a runtime: no later one has it again.
+TENDRIL_API std::uint64_t serial_of(const runtime& r) noexcept;
+}  // namespace detail
 
 /// What run() and ~runtime do with fibers that are still alive.
 enum class exit_policy {
@@ -147,6 +151,7 @@ class TENDRIL_API runtime {
 
  private:
   friend class detail::scheduler;
+  friend std::uint64_t detail::serial_of(const runtime&) noexcept;
   std::unique_ptr<detail::scheduler> impl_;
 };
 

@@ -31,3 +31,4 @@
 #include <tendril/synchronization_context.hpp>
 #include <tendril/task.hpp>
 #include <tendril/throttling_context.hpp>
+#include <tendril/thunk.hpp>

@@ -3,6 +3,8 @@
 // void* tendril_switch(void** save, void* to, void* transfer)
 // void* tendril_switch_first(void** save, void* to, void* transfer)
 //                            rdi          rsi       rdx
+// void* tendril_call(void** save, void* top, uintptr_t limit, next_context (*entry)(void*), void* transfer)
+//                    rdi          rsi        rdx              rcx                           r8
 //
 // A suspended stack, from its saved stack pointer upwards:
 //
@@ -38,6 +40,10 @@
 //   entry function is done it returns here, and the next fiber is continued from this spot, without a
 //   call that nobody would return from: a fiber that starts another and waits for its end finds the
 //   predictor as it left it.
+// - tendril_call is a call in its eyes too: whoever comes back from it without a switch in between meets
+//   the entries that belong to him. His callee-saved registers are loaded again although they are all
+//   but two intact, because that costs nothing; the control words are not even compared, as a function
+//   that returns has left them as the ABI wants them.
 // - A new stack that is entered by the ret of tendril_switch has used up an entry; it puts one back.
 
 // Saves the callee-saved state below the return address.
@@ -178,6 +184,8 @@ FUNCTION tendril_switch_start
         movq    %rax, %rdi
         xorl    %ebp, %ebp
         call    *%rbx
+        testq   %rax, %rax
+        je      .Lback
         subq    $16, %rsp
         READ_CONTROL_WORDS
         movq    %fs:0x70, %r9
@@ -193,8 +201,36 @@ FUNCTION tendril_switch_start
         popq    %rbx
         popq    %rbp
         ret
+.Lback:
+        movq    %fs:0x70, %r9
+        LOAD_CHANGED_LIMIT %rdx
+        leaq    16(%rdx), %rsp
+        popq    %r15
+        popq    %r14
+        popq    %r13
+        popq    %r12
+        popq    %rbx
+        popq    %rbp
+        ret                             // rax is 0
         .cfi_endproc
         .size   tendril_switch_start, .-tendril_switch_start
+
+FUNCTION tendril_call
+        .cfi_startproc
+        SAVE_CONTEXT
+        stmxcsr (%rsp)
+        fnstcw  4(%rsp)
+        movq    %rsp, (%rdi)
+        cmpq    %r9, %rdx
+        je      1f
+        movq    %rdx, %fs:0x70
+1:      movq    %rcx, %rbx
+        movq    %r8, %rax
+        movq    %rsi, %rsp
+        .cfi_undefined %rip             // the new stack has no callers
+        jmp     .Lrun
+        .cfi_endproc
+        .size   tendril_call, .-tendril_call
 
         // No frame here needs more than the reserve of a segment: the linker leaves callers as they are.
         .section .note.GNU-split-stack, "", @progbits

@@ -84,6 +84,48 @@ inline void* switch_context(context& from, context& to, void* transfer,
   return result;
 }
 
+/// Suspends the caller into `from` and calls entry(transfer) as `to`, on the stack [low, high), a segmented
+/// one of `limit` if that is not 0. Returns null when entry has ended by return_context() without having been
+/// switched away from; else what the side that comes back to `from` transfers, which is not null.
+inline void* call_context(context& from, context& to, [[maybe_unused]] void* low, void* high,
+                          std::uintptr_t limit, platform::entry_function entry,
+                          void* transfer) noexcept {
+#if TENDRIL_ASAN
+  to.stack_low = low;
+  to.stack_bytes =
+      static_cast<std::size_t>(static_cast<std::byte*>(high) - static_cast<std::byte*>(low));
+  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_low, to.stack_bytes);
+#endif
+#if TENDRIL_TSAN
+  to.tsan_fiber = __tsan_create_fiber(0);
+  __tsan_switch_to_fiber(to.tsan_fiber, 0);
+#else
+  static_cast<void>(to);
+#endif
+  void* const result = platform::tendril_call(&from.sp, high, limit, entry, transfer);
+#if TENDRIL_ASAN
+  __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#endif
+  return result;
+}
+
+/// The last thing on a stack that was entered by call_context() and not switched away from: its entry function
+/// returns this. After it `mine` is to be destroyed.
+[[nodiscard]] inline platform::next_context return_context([[maybe_unused]] context& mine,
+                                                           context& caller) noexcept {
+#if TENDRIL_ASAN || TENDRIL_TSAN
+#if TENDRIL_ASAN
+  __sanitizer_start_switch_fiber(nullptr, caller.stack_low, caller.stack_bytes);
+#else
+  __tsan_switch_to_fiber(caller.tsan_fiber, 0);
+#endif
+  platform::tendril_switch(&mine.sp, caller.sp, nullptr);
+  __builtin_unreachable();
+#else
+  return {nullptr, caller.sp};
+#endif
+}
+
 /// The last thing on a stack: its entry function returns this. `grave` is scratch memory of the worker.
 [[nodiscard]] inline platform::next_context leave_context([[maybe_unused]] context& grave,
                                                           context& to, void* transfer) noexcept {

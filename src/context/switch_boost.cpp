@@ -18,6 +18,7 @@ namespace bc = boost::context::detail;
 struct passage {
   void** save;
   void* transfer;
+  entry_function entry = nullptr;  // of a new stack that tendril_call enters
 };
 
 entry_function entry_point = nullptr;  // one entry for all fibers, set before the first switch
@@ -29,12 +30,21 @@ void* arrive(bc::transfer_t t) noexcept {
   return p.transfer;
 }
 
+void leave(const next_context& next) {
+  void* grave;
+  const bool back = next.sp == nullptr;
+  passage p{&grave, back ? nullptr : next.transfer};
+  bc::jump_fcontext(back ? next.transfer : next.sp, &p);
+}
+
 void start(bc::transfer_t t) {
   std::fesetenv(FE_DFL_ENV);  // make_fcontext copies its caller's
-  const next_context next = entry_point(arrive(t));
-  void* grave;
-  passage p{&grave, next.transfer};
-  bc::jump_fcontext(next.sp, &p);
+  leave(entry_point(arrive(t)));
+}
+
+void start_called(bc::transfer_t t) {
+  const entry_function entry = static_cast<passage*>(t.data)->entry;
+  leave(entry(arrive(t)));
 }
 
 constexpr std::size_t stack_size_hint =
@@ -49,6 +59,12 @@ extern "C" void* tendril_switch(void** save, void* to, void* transfer) noexcept 
 
 extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noexcept {
   return tendril_switch(save, to, transfer);
+}
+
+extern "C" void* tendril_call(void** save, void* top, std::uintptr_t, entry_function entry,
+                              void* transfer) noexcept {
+  passage p{save, transfer, entry};
+  return arrive(bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_called), &p));
 }
 
 void prepare_switch(control_word_cost) noexcept {}  // fcontext saves and loads all of it

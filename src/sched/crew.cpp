@@ -4,7 +4,6 @@
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 
-#include <cstring>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -117,10 +116,11 @@ crew::hand_over crew::take_over(worker& w, blocked_fiber& who) noexcept {
     return platform::prepare_heavy_barrier() ? hand_over::returned : hand_over::no_barrier;
   }
   // Until the claim is finished or withdrawn its fiber can do nothing that ends it: it would ask for this
-  // lock first.
-  const fiber_core* const c = t.current;
-  who.id = c->id.load(std::memory_order_relaxed);
-  std::strncpy(who.name, name_of(c), sizeof who.name - 1);
+  // lock first. Except a hot one, which may become a shell meanwhile, or its host the current fiber: cores and
+  // frames of all three stay where they are (hot_start.hpp).
+  fiber_core* const c = t.current;
+  who.id = ensure_id(c);
+  copy_name_of(c, who.name, sizeof who.name);
   who.call = platform::blocked_call_of(t.number.load(std::memory_order_relaxed));
   const stack_slice& stack = c->the_frame()->slice;
   who.caller = platform::likely_caller(who.call, stack.low, stack.high);

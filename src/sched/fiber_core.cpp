@@ -40,7 +40,7 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
     }
     if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
     c->done.reset(marker);
-    if (const fiber_core* const parent = t != nullptr ? t->current : nullptr) {
+    if (const fiber_core* const parent = t != nullptr ? t->current.get() : nullptr) {
       // The ambient deadline is inherited: children must not outlive what their parent may wait for.
       const time_point ambient = parent->the_frame()->block.ambient_deadline;
       if (ambient != no_deadline) c->extras.make().ambient_deadline = ambient;
@@ -84,6 +84,13 @@ std::uint64_t take_fiber_ids(std::uint64_t count) noexcept {
   return next_fiber_id.fetch_add(count, std::memory_order_relaxed);
 }
 
+std::uint64_t ensure_id(fiber_core* c) noexcept {
+  std::uint64_t id = c->id.load(std::memory_order_relaxed);
+  if (id != 0) return id;
+  const std::uint64_t fresh = take_fiber_ids(1);
+  return c->id.compare_exchange_strong(id, fresh, std::memory_order_relaxed) ? fresh : id;
+}
+
 waiter* detached_marker() noexcept {
   alignas(16) static char marker;
   return reinterpret_cast<waiter*>(&marker);
@@ -123,6 +130,29 @@ std::string copy_name_of(const fiber_core* c) {
   return name_of(c);
 }
 
+void copy_name_of(const fiber_core* c, char* out, std::size_t size) noexcept {
+  const std::scoped_lock hold(extras_mutex());
+  const std::size_t length = std::string_view(name_of(c)).copy(out, size - 1);
+  out[length] = '\0';
+}
+
+void set_name(fiber_core* c, std::string_view text) {
+  if (text.empty()) return;
+  char* const name = c->extras.make().name;
+  const std::scoped_lock hold(extras_mutex());  // against copy_name_of
+  const std::size_t length = text.copy(name, sizeof(fiber_extras::name) - 1);
+  name[length] = '\0';
+}
+
+void reset_shell_core(fiber_core* c) noexcept {
+  if (!c->extras.empty()) free_extras(c);
+  c->id.store(0, std::memory_order_relaxed);
+  c->affinity = affinity_any;
+  c->shields = 0;
+}
+
+void free_shell_core(fiber_core* c, worker_thread& t) noexcept { free_core(c, &t); }
+
 // ---- Creating and starting -------------------------------------------------------------------
 
 fiber_core* allocate_core() {
@@ -142,21 +172,19 @@ void free_unstarted_core(fiber_core* c) noexcept {
 void* closure_storage(fiber_core* c) noexcept { return c->closure; }
 void set_closure(fiber_core* c, const closure_ops* ops) noexcept { c->ops = ops; }
 
+std::int8_t checked_affinity(int affinity) {
+  if (affinity < -1 || affinity > 63)
+    throw std::system_error(make_error_code(errc::invalid_option),
+                            "fiber_options::affinity is " + std::to_string(affinity) +
+                                "; it is a worker's index, or -1 for any");
+  return static_cast<std::int8_t>(affinity);
+}
+
 void apply_options(fiber_core* c, const fiber_options& options) {
   if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
     c->stack_class = choose_stack_class(options.stack);
-  if (options.affinity < -1 || options.affinity > 63)
-    throw std::system_error(make_error_code(errc::invalid_option),
-                            "fiber_options::affinity is " + std::to_string(options.affinity) +
-                                "; it is a worker's index, or -1 for any");
-  c->affinity = static_cast<std::int8_t>(options.affinity);
-  if (!options.name.empty()) {
-    char* const name = c->extras.make().name;
-    const std::size_t length = std::min(options.name.size(), sizeof(fiber_extras::name) - 1);
-    const std::scoped_lock hold(extras_mutex());  // against copy_name_of
-    std::copy_n(options.name.data(), length, name);
-    name[length] = '\0';
-  }
+  c->affinity = checked_affinity(options.affinity);
+  set_name(c, options.name);
 }
 
 void start_detached(fiber_core* c, scheduler* s) { start_on(c, s, detached_marker()); }

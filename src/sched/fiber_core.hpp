@@ -41,12 +41,15 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 namespace tendril::detail {
 
 class scheduler;
 class thread_waiter;
 class worker;
+struct hot_call;
+struct worker_thread;
 
 /// What parks: a fiber (fiber_core) or a plain thread (thread_waiter).
 class waiter {
@@ -191,7 +194,10 @@ struct alignas(cacheline_bytes) fiber_core : waiter {
   // The first cache line is all that a switch and a wake-up touch.
   context ctx;                 ///< valid while it has a frame and does not run
   fiber_core* next = nullptr;  ///< in whichever queue holds it
-  fiber_core* prev = nullptr;
+  union {
+    fiber_core* prev = nullptr;  ///< in the queue of those that have not started
+    hot_call* host;              ///< once it runs: whom it was started by and has not yet left
+  };
   std::atomic<fiber_frame*> frame{nullptr};
   completion done;
   const closure_ops* ops = nullptr;
@@ -225,6 +231,9 @@ waiter* detached_marker() noexcept;
 /// half is to request the returned source to stop, whose callbacks are users' code.
 std::stop_source begin_stop(fiber_core* c) noexcept;
 
+/// The id of c, which gets one if it has none. Any thread, while c is somebody's fiber.
+std::uint64_t ensure_id(fiber_core* c) noexcept;
+
 /// Triggers the stop source of c, if it has one.
 void trigger_stop_source(fiber_core* c) noexcept;
 
@@ -232,6 +241,17 @@ void trigger_stop_source(fiber_core* c) noexcept;
 const char* name_of(const fiber_core* c) noexcept;
 /// The same of a fiber that may be ending.
 std::string copy_name_of(const fiber_core* c);
+/// Terminated, cut off at `size`.
+void copy_name_of(const fiber_core* c, char* out, std::size_t size) noexcept;
+/// \throws std::bad_alloc
+void set_name(fiber_core* c, std::string_view name);
+/// \throws std::system_error  errc::invalid_option
+std::int8_t checked_affinity(int affinity);
+
+// Shells, see hot_start.hpp. t: the thread they belong to.
+/// What a call may have left behind: as good as new afterwards.
+void reset_shell_core(fiber_core* c) noexcept;
+void free_shell_core(fiber_core* c, worker_thread& t) noexcept;
 
 /// The wait block of any waiter.
 wait_block& block_of(waiter* w) noexcept;

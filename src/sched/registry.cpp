@@ -19,6 +19,8 @@ std::mutex table_mutex;
 std::array<scheduler*, table_size> by_age{};  // oldest first, guarded by table_mutex
 unsigned registered = 0;
 std::atomic<scheduler*> latest{nullptr};
+std::atomic<std::uint64_t> serial_of_latest{0};
+std::uint64_t last_serial = 0;
 
 bool belongs_to(const fiber_core& c, const scheduler& s) noexcept {
   const std::uint32_t flags = c.flags.load(std::memory_order_acquire);
@@ -28,12 +30,14 @@ bool belongs_to(const fiber_core& c, const scheduler& s) noexcept {
 
 }  // namespace
 
-unsigned register_scheduler(scheduler& s) {
+unsigned register_scheduler(scheduler& s, std::uint64_t& serial) {
   std::scoped_lock hold(table_mutex);
   for (unsigned i = 0; i != table_size; ++i) {
     if (table[i].load(std::memory_order_relaxed) != nullptr) continue;
     table[i].store(&s, std::memory_order_release);
     by_age[registered++] = &s;
+    serial = ++last_serial;
+    serial_of_latest.store(serial, std::memory_order_release);
     latest.store(&s, std::memory_order_release);
     return i;
   }
@@ -49,6 +53,17 @@ void unregister_scheduler(scheduler& s) noexcept {
     if (by_age[i] != &s) by_age[kept++] = by_age[i];
   registered = kept;
   latest.store(kept != 0 ? by_age[kept - 1] : nullptr, std::memory_order_release);
+  serial_of_latest.store(kept != 0 ? by_age[kept - 1]->serial() : 0, std::memory_order_release);
+}
+
+bool with_scheduler(std::uint64_t serial, void (*use)(scheduler&, void*), void* argument) {
+  std::scoped_lock hold(table_mutex);
+  for (unsigned i = 0; i != registered; ++i) {
+    if (by_age[i]->serial() != serial) continue;
+    use(*by_age[i], argument);
+    return true;
+  }
+  return false;
 }
 
 scheduler* scheduler_at(unsigned index) noexcept {
@@ -56,6 +71,7 @@ scheduler* scheduler_at(unsigned index) noexcept {
 }
 
 scheduler* latest_scheduler() noexcept { return latest.load(std::memory_order_acquire); }
+std::uint64_t latest_serial() noexcept { return serial_of_latest.load(std::memory_order_acquire); }
 
 void stop_all_fibers(scheduler& s) noexcept {
   for_each_core(

@@ -16,11 +16,23 @@ class runtime;
 namespace tendril::detail {
 
 /// \throws std::system_error when 256 runtimes are running
-unsigned register_scheduler(scheduler& s);
+unsigned register_scheduler(scheduler& s, std::uint64_t& serial);
 void unregister_scheduler(scheduler& s) noexcept;
 scheduler* scheduler_at(unsigned index) noexcept;
 /// The one started last that is still registered; null when there is none.
 scheduler* latest_scheduler() noexcept;
+/// Its serial number; 0 when there is none.
+std::uint64_t latest_serial() noexcept;
+
+/// use(s, argument) for the scheduler of that serial number, which stays registered meanwhile. False: there is
+/// none (any more).
+bool with_scheduler(std::uint64_t serial, void (*use)(scheduler&, void*), void* argument);
+template <class F>
+bool with_scheduler(std::uint64_t serial, F& use) {
+  return with_scheduler(
+      serial, [](scheduler& s, void* f) { (*static_cast<F*>(f))(s); },
+      const_cast<void*>(static_cast<const void*>(&use)));
+}
 
 /// Requests every fiber of s to stop.
 void stop_all_fibers(scheduler& s) noexcept;

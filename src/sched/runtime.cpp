@@ -18,29 +18,29 @@ namespace detail {
 namespace {
 
 void describe_caller(char* buffer, unsigned long size) noexcept {
-  if (const fiber_core* c = current_fiber())
+  if (fiber_core* const c = current_fiber())
     std::snprintf(buffer, size, "fiber '%s' (id %llu)", name_of(c),
-                  static_cast<unsigned long long>(c->id.load(std::memory_order_relaxed)));
+                  static_cast<unsigned long long>(ensure_id(c)));
 }
 
 /// For the overflow report, in a signal handler on the thread whose fiber overflowed.
 void describe_stack(const stack_slice& slice, fiber_description& out) noexcept {
-  const fiber_core* const c = current_fiber();
+  fiber_core* const c = current_fiber();
   if (c == nullptr || c->the_frame() == nullptr) return;
   if (c->the_frame()->slice.low != slice.low) {
     out.use = stack_use::other;
     return;
   }
   out.name = name_of(c);
-  out.id = c->id.load(std::memory_order_relaxed);
+  out.id = ensure_id(c);
   out.use = stack_use::current;
 }
 
 /// For the report of unsplit code that ran off a segment; there too.
 [[maybe_unused]] std::uintptr_t describe_running(fiber_description& out) noexcept {
-  if (const fiber_core* const c = current_fiber()) {
+  if (fiber_core* const c = current_fiber()) {
     out.name = name_of(c);
-    out.id = c->id.load(std::memory_order_relaxed);
+    out.id = ensure_id(c);
     out.use = stack_use::current;
   }
   return platform::stack_limit();
@@ -62,7 +62,16 @@ void require_thread_outside(const scheduler& s, const char* what) {
                             std::string(what) + ": called on one of the runtime's own fibers");
 }
 
+void end_fibers(scheduler& s) {
+  const runtime_options& o = s.options();
+  if (o.on_exit == exit_policy::drain && s.drain_until(deadline_after(o.drain_timeout))) return;
+  s.request_stop();
+  s.drain_until(no_deadline);
+}
+
 }  // namespace
+
+std::uint64_t serial_of(const runtime& r) noexcept { return r.impl_->serial(); }
 
 void run_to_completion(scheduler& s, void (*body)(void*), void* argument) {
   fiber_core* const c = make_fiber_core([body, argument] { body(argument); });
@@ -81,12 +90,10 @@ runtime::runtime(runtime_options options) {
 runtime::~runtime() {
   TENDRIL_CHECK(detail::current_scheduler() != impl_.get(),
                 "a runtime cannot be destroyed by one of its own fibers");
-  const runtime_options& o = impl_->options();
-  if (o.on_exit == exit_policy::drain &&
-      impl_->drain_until(detail::deadline_after(o.drain_timeout)))
-    return;
-  impl_->request_stop();
-  impl_->drain_until(detail::no_deadline);
+  detail::end_fibers(*impl_);
+  impl_->guests().close();
+  detail::end_fibers(
+      *impl_);  // those that began as calls on other threads, and suspended meanwhile
 }
 
 void runtime::drain() {

@@ -2,8 +2,11 @@
 #include "sched/scheduler.hpp"
 
 #include "base/check.hpp"
+#include "base/sanitizer.hpp"
+#include "platform/memory.hpp"
 #include "platform/switch.hpp"
 #include "sched/registry.hpp"
+#include "stack/segment_canary.hpp"
 #include "stack/stack_choice.hpp"
 
 #include <tendril/error.hpp>
@@ -54,7 +57,9 @@ scheduler::scheduler(runtime& handle, runtime_options options)
   if constexpr (segments_built) platform::prepare_split_stacks();
   if (options_.seed == 0)
     options_.seed = static_cast<std::uint64_t>(clock::now().time_since_epoch().count());
-  table_index_ = register_scheduler(*this);
+  table_index_ = register_scheduler(*this, serial_);
+  start_flags_.store(flag::alive | (table_index_ << flag::scheduler_shift),
+                     std::memory_order_relaxed);
   try {
     for (unsigned i = 0; i != worker_count_; ++i)
       workers_.push_back(std::make_unique<worker>(*this, i));
@@ -119,7 +124,7 @@ std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept
 
 void scheduler::schedule_woken(fiber_core* c) noexcept {
   const int affinity = c->affinity;
-  if (affinity == affinity_thread) {  // in park_pinned(), which takes it as its unparking
+  if (affinity == affinity_thread) {  // in park_in_place(), which takes it as its unparking
     c->the_frame()->thread->wake();
     return;
   }
@@ -140,13 +145,17 @@ void scheduler::requeue(fiber_core* c) noexcept {
   else inject(c);
 }
 
+void scheduler::check_affinity(int affinity) const {
+  if (affinity >= 0 && static_cast<unsigned>(affinity) >= worker_count_)
+    invalid_option("fiber_options::affinity is " + std::to_string(affinity) +
+                   "; this runtime has " + std::to_string(worker_count_) + " workers, 0 to " +
+                   std::to_string(worker_count_ - 1));
+}
+
 void scheduler::start(fiber_core* c, worker* w) {
   if (exiting())
     throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
-  if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) >= worker_count_)
-    invalid_option("fiber_options::affinity is " + std::to_string(c->affinity) +
-                   "; this runtime has " + std::to_string(worker_count_) + " workers, 0 to " +
-                   std::to_string(worker_count_ - 1));
+  check_affinity(c->affinity);
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
   c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
@@ -161,6 +170,31 @@ void scheduler::start(fiber_core* c, worker* w) {
     if (c->affinity >= 0) workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
     else inject(c);
   }
+}
+
+stack_slice scheduler::take_stack(stack_choice what) noexcept {
+  std::byte* base = nullptr;
+  if (what == small_first) {
+    if (segment_source_.take(&base, 1) == 0) return {};
+    write_segment_canary(base);
+    return {base, base + small_segment_bytes};
+  }
+  const unsigned size_class = size_class_of(what);
+  if (stack_source_.take(size_class, &base, 1) == 0) return {};
+  const stack_slice slice = slice_at(base, size_class, platform::page_size());
+  unpoison(slice.low, static_cast<std::size_t>(slice.high - slice.low));
+  return slice;
+}
+
+void scheduler::give_stack(stack_slice slice, stack_choice what) noexcept {
+  std::byte* base = slice.low;
+  if (what == small_first) {
+    segment_source_.give(&base, 1);
+    return;
+  }
+  const unsigned size_class = size_class_of(what);
+  base = slice_base(slice.low, size_class);
+  stack_source_.give(size_class, &base, 1, stack_source::memory::touched);
 }
 
 // ---- Sleeping and waking ---------------------------------------------------------------------
@@ -310,7 +344,7 @@ bool scheduler::drain_until(time_point deadline) {
 }
 
 void scheduler::request_stop() noexcept {
-  stopping_.store(true, std::memory_order_seq_cst);
+  start_flags_.fetch_or(flag::stop_requested, std::memory_order_seq_cst);
   stop_all_fibers(*this);
   std::scoped_lock hold(drain_mutex_);
   drained_.notify_all();  // drain_until() changes to looking again

@@ -25,6 +25,7 @@
 #include "base/spinlock.hpp"
 #include "sched/blocked_report.hpp"
 #include "sched/crew.hpp"
+#include "sched/guest.hpp"
 #include "sched/registry.hpp"
 #include "sched/worker.hpp"
 #include "stack/small_segments.hpp"
@@ -87,7 +88,24 @@ class scheduler {
   runtime& handle() const noexcept { return handle_; }
   crew& threads() noexcept { return crew_; }
   blocked_reporter& reporter() noexcept { return reporter_; }
-  bool stopping() const noexcept { return stopping_.load(std::memory_order_seq_cst); }
+  bool stopping() const noexcept {
+    return (start_flags_.load(std::memory_order_seq_cst) & flag::stop_requested) != 0;
+  }
+  /// What a fiber that starts now has in waiter::flags.
+  std::uint32_t start_flags() const noexcept {
+    return start_flags_.load(std::memory_order_relaxed);
+  }
+  std::uint64_t serial() const noexcept { return serial_; }
+  guest_list& guests() noexcept { return guests_; }
+  /// \throws std::system_error  errc::invalid_option
+  void check_affinity(int affinity) const;
+  /// A fiber that was started elsewhere than in a worker's queues.
+  void count_spawned_outside() noexcept {
+    spawned_outside_.fetch_add(1, std::memory_order_seq_cst);
+  }
+  /// Stacks for who has no worker. An empty one when the system has no memory left.
+  stack_slice take_stack(stack_choice what) noexcept;
+  void give_stack(stack_slice slice, stack_choice what) noexcept;
   stack_choice default_stack_class() const noexcept { return default_stack_class_; }
   stack_source& stacks() noexcept { return stack_source_; }
   small_segment_source& segments() noexcept { return segment_source_; }
@@ -124,11 +142,14 @@ class scheduler {
   const unsigned worker_count_;
   stack_choice default_stack_class_ = 0;
   unsigned table_index_ = 0;
+  std::uint64_t serial_ = 0;
+  std::atomic<std::uint32_t> start_flags_{0};
   stack_source stack_source_;
   small_segment_source segment_source_;
   std::vector<std::unique_ptr<worker>> workers_;
   blocked_reporter reporter_;
   crew crew_;
+  guest_list guests_;
 
   alignas(cacheline_bytes) basic_spinlock<> injection_lock_;
   fiber_core* injection_head_ = nullptr;
@@ -141,7 +162,6 @@ class scheduler {
   std::atomic<std::uint32_t> visitors_{0};  ///< see visit
   std::atomic<std::uint64_t> wakeups_{0};
   std::atomic<std::uint64_t> stalls_{0};
-  std::atomic<bool> stopping_{false};
   std::atomic<bool> exiting_{false};
 
   mutable std::mutex drain_mutex_;

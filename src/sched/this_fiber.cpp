@@ -29,7 +29,7 @@ namespace this_fiber {
 void yield() noexcept {
   if (detail::worker* const w = detail::hold_to_leave()) [[likely]]
     detail::worker::yield_current(w);
-  else detail::yield_thread();
+  else detail::yield_in_place();
 }
 
 void sleep_until_steady(detail::time_point deadline) {
@@ -40,8 +40,8 @@ void sleep_until_steady(detail::time_point deadline) {
 }
 
 fiber_id get_id() noexcept {
-  const detail::fiber_core* const c = detail::current_fiber();
-  return c != nullptr ? detail::id_of(c) : fiber_id();
+  detail::fiber_core* const c = detail::current_fiber();
+  return c != nullptr ? fiber_id(detail::ensure_id(c)) : fiber_id();
 }
 
 std::stop_token get_stop_token() {

@@ -19,7 +19,8 @@ inline void pin_thread() noexcept {
   if (t != nullptr && t->current != nullptr) ++t->pins;
 }
 
-/// One pin less. When it was the last and the thread has lost its worker, the fiber moves off at once.
+/// One pin less. When it was the last and the thread has lost its worker, the fiber moves off at once, unless
+/// it is hot: then at its next call that may switch, as it would have without the pin.
 ///
 /// \switch  then
 void unpin_thread() noexcept;
@@ -27,7 +28,7 @@ void unpin_thread() noexcept;
 /// How often the calling fiber is pinned; zero on plain threads.
 inline unsigned thread_pins() noexcept {
   const worker_thread* const t = this_worker_thread();
-  return t != nullptr && t->current != nullptr ? t->pins : 0;
+  return t != nullptr && t->current != nullptr ? t->pins & ~worker_thread::hot : 0;
 }
 
 }  // namespace tendril::detail

@@ -62,7 +62,7 @@ class wait_setup {
       block_.reason.store(reason);
       if (worker* const w = hold_to_leave()) [[likely]]
         worker::park_current(w);
-      else park_pinned(deadline_, reason);
+      else park_in_place(deadline_, reason);
     } else {
       static_cast<thread_waiter*>(self_)->block(deadline_);
     }

@@ -69,16 +69,31 @@ inline bool worker::prepare(fiber_core* c) noexcept {
   return true;
 }
 
+stack_slice worker::acquire_stack(stack_choice what) noexcept {
+  if (what != small_first) return stacks_.acquire(size_class_of(what));
+  std::byte* const base = segments_.acquire();
+  return base != nullptr ? stack_slice{base, base + small_segment_bytes} : stack_slice{};
+}
+
+laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept {
+  std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);
+  std::uintptr_t limit = 0;
+  if constexpr (segments_built) {
+    if (is_segmented(c->stack_class)) {
+      const segment* const first =
+          make_first_segment(slice, first_bytes(c->stack_class), sizeof(fiber_frame), c);
+      top = reinterpret_cast<std::uintptr_t>(first->first_sp);
+      limit = first->limit;
+    }
+  }
+  top &= ~std::uintptr_t{63};
+  return {::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice), limit};
+}
+
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_choice what = c->stack_class;
-  const bool segmented = segments_built && is_segmented(what);
-  stack_slice slice;
-  if (what == small_first) {
-    if (std::byte* const base = segments_.acquire()) slice = {base, base + small_segment_bytes};
-  } else {
-    slice = stacks_.acquire(size_class_of(what));
-  }
+  const stack_slice slice = acquire_stack(what);
   if (slice.high == nullptr) {
     std::fprintf(
         stderr,
@@ -89,18 +104,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
         first_bytes(what) >> 10);
     std::abort();
   }
-  std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);
-  std::uintptr_t limit = 0;
-  if constexpr (segments_built) {
-    if (segmented) {
-      const segment* const first =
-          make_first_segment(slice, first_bytes(what), sizeof(fiber_frame), c);
-      top = reinterpret_cast<std::uintptr_t>(first->first_sp);
-      limit = first->limit;
-    }
-  }
-  top &= ~std::uintptr_t{63};
-  auto* const frame = ::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice);
+  const auto [frame, limit] = lay_out_stack(c, slice);
   if (!c->extras.empty()) [[unlikely]] {
     frame->block.flow.ambient = c->extras.take_inherited();
     if (const fiber_extras* const e = c->extras.get())
@@ -180,9 +184,7 @@ inline void worker::after_switch() noexcept {
       break;
     case departure::end:
       dead_context_.destroy();
-      if (!is_segmented(dead_class_)) [[likely]]
-        stacks_.release(dead_slice_, dead_class_);
-      else release_segments(dead_slice_, dead_class_);
+      release_stack(dead_slice_, dead_class_);
       break;
   }
 }
@@ -306,6 +308,8 @@ inline void worker::push_ring(fiber_core* c) noexcept {
   if (!ring_.push(c)) overflow(c);
   announce_if_long();
 }
+
+void worker::push_back(fiber_core* c) noexcept { push_ring(c); }
 
 /// The ring is full: the oldest become everybody's. In small portions, because this runs on fibers' stacks.
 void worker::overflow(fiber_core* c) noexcept {

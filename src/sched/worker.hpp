@@ -142,6 +142,16 @@ class alignas(cacheline_bytes) worker final {
   std::size_t pending_timers() const noexcept { return armed_.load(std::memory_order_relaxed); }
   void allow_lifo_theft() noexcept { lifo_theft_.store(true, std::memory_order_relaxed); }
   stack_cache& stacks() noexcept { return stacks_; }
+  /// A stack, or the first segment of one; an empty slice when the system has no memory left.
+  stack_slice acquire_stack(stack_choice what) noexcept;
+  /// Its fiber has ended, wherever on its segments it was at last.
+  void release_stack(stack_slice slice, stack_choice what) noexcept {
+    if (!is_segmented(what)) [[likely]]
+      stacks_.release(slice, what);
+    else release_segments(slice, what);
+  }
+  /// Behind all others, if it may run anywhere.
+  void push_back(fiber_core* c) noexcept;
 
  private:
   enum class departure : std::uint8_t { none, park, yield, end };
@@ -244,6 +254,13 @@ class alignas(cacheline_bytes) worker final {
   worker_task* tasks_tail_ = nullptr;
   std::atomic<std::uint32_t> inbox_size_{0};
 };
+
+/// Puts the frame of c on a stack that is to be its own, whose class is c's.
+struct laid_out {
+  fiber_frame* frame;    ///< the stack's frames begin below it
+  std::uintptr_t limit;  ///< of a segmented stack
+};
+laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept;
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.
 std::uint64_t take_fiber_ids(std::uint64_t count) noexcept;

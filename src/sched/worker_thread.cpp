@@ -5,6 +5,7 @@
 #include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
 #include "sched/blocked_report.hpp"
+#include "sched/hot_start.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/thread_pin.hpp"
 #include "sched/worker.hpp"
@@ -40,6 +41,10 @@ __attribute__((noinline)) flow_locals* existing_flow() noexcept {
   return w != nullptr ? &w->wait.flow : nullptr;
 }
 
+__attribute__((noinline)) void worker_thread::enter_as(worker_thread* t) noexcept {
+  tls_thread = t;
+}
+
 void worker_thread::main() noexcept {
   platform::signal_stack overflow_stack;
   overflow_stack
@@ -57,12 +62,18 @@ void worker_thread::main() noexcept {
     owner.requeue(c);
     owner.threads().moved_off();
   }
+  free_shells(*this, nullptr);
   tls_thread = nullptr;
 }
 
 __attribute__((noinline)) void worker_thread::move_off() noexcept {
+  if (is_hot()) {
+    leave_host(*this, hot_departure::move);
+    return;
+  }
   const flow_state flow(slots);
-  fiber_core* const self = std::exchange(current, nullptr);
+  fiber_core* const self = current;
+  current = nullptr;
   if constexpr (segments_built)
     if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
   moving = self;
@@ -115,8 +126,8 @@ __attribute__((noinline)) worker* hold_worker_slow(worker_thread& thread) noexce
 __attribute__((noinline)) worker* hold_to_leave_slow() noexcept {
   worker_thread* const t = this_worker_thread();
   worker* const w = t->hold.enter_outermost();
-  if (basic_worker_hold<worker>::is_worker(w) && !t->pinned()) return w;
-  return t->pinned() ? nullptr : hold_worker_slow(*t);
+  if (t->stays()) return nullptr;
+  return basic_worker_hold<worker>::is_worker(w) ? w : hold_worker_slow(*t);
 }
 
 worker_use::worker_use(may_move) noexcept : worker_(hold_worker()) {
@@ -133,8 +144,9 @@ poller* worker_use::events() const noexcept {
 void unpin_thread() noexcept {
   worker_thread* const t = this_worker_thread();
   if (t == nullptr || t->current == nullptr) return;
-  TENDRIL_CHECK(t->pins != 0, "a fiber is unpinned as often as it was pinned");
-  if (--t->pins != 0) return;
+  TENDRIL_CHECK((t->pins & ~worker_thread::hot) != 0,
+                "a fiber is unpinned as often as it was pinned");
+  if (--t->pins != 0) return;  // or hot
   bool orphaned;
   {
     const worker_use here;
@@ -158,21 +170,25 @@ bool leave_worker(worker_thread& t, worker* w, const char* reason) noexcept {
 
 }  // namespace
 
-void park_pinned(time_point deadline, const char* reason) {
-  worker* const w = hold_worker();
+void park_in_place(time_point deadline, const char* reason) {
   worker_thread& t = *this_worker_thread();
   fiber_core* const self = t.current;
   if (self->park.try_consume()) {
     t.hold.leave();
     return;
   }
+  if (!t.pinned()) {
+    leave_host(t, hot_departure::park);
+    return;
+  }
+  worker* const w = hold_worker();
   const bool given = leave_worker(t, w, reason);
   // From commit_park() on whoever unparks the fiber reads these, and then wakes the thread: exactly once,
   // because unpark() is true exactly once.
   const std::int8_t affinity = std::exchange(self->affinity, affinity_thread);
   self->the_frame()->thread = &t.pinned_waiter;
   if (self->park.commit_park()) {
-    const bool rests = given && deadline == no_deadline;
+    const bool rests = given && !t.guest && deadline == no_deadline;
     if (rests) t.owner.threads().rests();
     const bool woken = t.pinned_waiter.block(deadline);
     // Too late, but somebody was faster and is about to wake us.
@@ -182,7 +198,12 @@ void park_pinned(time_point deadline, const char* reason) {
   self->affinity = affinity;
 }
 
-void yield_thread() noexcept {
+void yield_in_place() noexcept {
+  if (worker_thread* const t = this_worker_thread();
+      t != nullptr && t->current != nullptr && t->is_hot() && !t->pinned()) {
+    leave_host(*t, hot_departure::yield);
+    return;
+  }
   if (worker* const w = hold_worker()) {
     if (w->in_demand()) leave_worker(w->thread(), w, "this_fiber::yield");
     else w->thread().hold.leave();

@@ -55,20 +55,39 @@ class poller;
 class scheduler;
 class worker;
 
+/// Written by its thread, now and then read by the monitor.
+template <class T>
+class observed {
+ public:
+  T get() const noexcept { return value_.load(std::memory_order_relaxed); }
+  operator T() const noexcept { return get(); }
+  T operator->() const noexcept { return get(); }
+  void operator=(T value) noexcept { value_.store(value, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<T> value_{};
+};
+
 struct alignas(cacheline_bytes) worker_thread final : segment_supply {
-  explicit worker_thread(scheduler& s) noexcept : owner(s) {}
+  explicit worker_thread(scheduler& s, bool is_guest = false) noexcept
+      : owner(s), guest(is_guest) {}
   worker_thread(const worker_thread&) = delete;
   worker_thread& operator=(const worker_thread&) = delete;
 
   // What a switch touches.
   basic_worker_hold<worker> hold;
-  fiber_core* current = nullptr;  ///< whom it runs; null: nobody, it is in the scheduler context
-  std::uint32_t pins = 0;         ///< of `current`: see thread_pin.hpp
+  observed<fiber_core*> current;  ///< whom it runs; null: nobody, it is in the scheduler context
+  /// Of `current`: how often it is pinned (thread_pin.hpp), and whether it is hot (hot_start.hpp).
+  std::uint32_t pins = 0;
+  static constexpr std::uint32_t hot = 1U << 31;
   thread_slots slots;
   context scheduler_context;
   core_cache cores;  ///< the thread's, not the worker's: usable without being inside
 
   scheduler& owner;
+  fiber_core* shells = nullptr;  ///< see hot_start.hpp
+  unsigned shell_count = 0;
+  const bool guest = false;      ///< no worker thread, but another that runs a hot fiber: guest.hpp
   fiber_core* moving = nullptr;  ///< has moved off, and is to be queued
   /// Wakes a pinned fiber's thread. Its own, so that each wake is one that unparked the fiber.
   thread_waiter pinned_waiter;
@@ -82,15 +101,18 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   std::thread thread;
 
   /// Whether its fiber cannot be switched away from: counted (thread_pin.hpp), or on the thread's own stack.
-  bool pinned() const noexcept {
-    if (pins != 0) return true;
+  bool pinned() const noexcept { return (pins & ~hot) != 0 || on_own_stack(); }
+  bool is_hot() const noexcept { return (pins & hot) != 0; }
+  /// Pinned or hot: its fiber does not make room for another of the worker's by a switch.
+  bool stays() const noexcept { return pins != 0 || on_own_stack(); }
+  bool on_own_stack() const noexcept {
     if constexpr (segments_built)
       return is_segmented(current->stack_class) && platform::tendril_on_pinned_stack();
     return false;
   }
 
-  /// Without a call: false for a segmented fiber, too.
-  bool surely_not_pinned() const noexcept {
+  /// Neither pinned nor hot. Without a call: false for a segmented fiber, too.
+  bool surely_goes() const noexcept {
     return pins == 0 && !(segments_built && is_segmented(current->stack_class));
   }
 
@@ -103,6 +125,8 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   void main() noexcept;
   /// Orphaned, on its fiber, not pinned: continues that fiber on a worker. Returns there, not inside.
   void move_off() noexcept;
+  /// What `slots` and tls need of a guest; see guest.hpp.
+  static void enter_as(worker_thread* t) noexcept;
 };
 
 /// The calling thread, if it belongs to a runtime.
@@ -116,7 +140,7 @@ TENDRIL_NO_SPLIT worker_thread* this_worker_thread() noexcept;
 /// of orphaned threads, too, and at any time: neither changes but by a switch.
 inline fiber_core* current_fiber() noexcept {
   const worker_thread* const t = this_worker_thread();
-  return t != nullptr ? t->current : nullptr;
+  return t != nullptr ? t->current.get() : nullptr;
 }
 inline scheduler* current_scheduler() noexcept {
   worker_thread* const t = this_worker_thread();
@@ -146,8 +170,8 @@ inline worker* hold_worker() noexcept {
     return w;
   return hold_worker_slow(*t);
 }
-/// The same for who is about to be switched away from: null for any pinned fiber. Not in the scheduler
-/// context.
+/// The same for who is about to be switched away from: null for a pinned fiber, and for a hot one, which goes
+/// by park_in_place() or yield_in_place(). Not in the scheduler context.
 ///
 /// \switch  as above
 inline worker* hold_to_leave() noexcept {
@@ -155,7 +179,7 @@ inline worker* hold_to_leave() noexcept {
   if (t == nullptr) return nullptr;
   TENDRIL_ASSERT(t->current != nullptr, "the scheduler context neither parks nor yields");
   worker* const w = t->hold.enter_outermost();
-  if (basic_worker_hold<worker>::is_worker(w) && t->surely_not_pinned()) [[likely]]
+  if (basic_worker_hold<worker>::is_worker(w) && t->surely_goes()) [[likely]]
     return w;
   return hold_to_leave_slow();
 }
@@ -194,13 +218,15 @@ class worker_use {
   bool nested_ = false;
 };
 
-/// Parks the calling fiber, which is pinned: blocks its thread until it is unparked or the deadline has
-/// passed. The worker, if the thread still holds it, is given away before.
-void park_pinned(time_point deadline, const char* reason);
+/// Parks the calling fiber, for which hold_to_leave() returned null. A hot one leaves its host. A pinned
+/// one blocks its thread until it is unparked or the deadline has passed; the worker, if the thread
+/// still holds it, is given away before.
+void park_in_place(time_point deadline, const char* reason);
 
-/// A yield of who cannot be switched away from: a plain thread, or a pinned fiber. Who yields wants others to
-/// run, so a pinned fiber gives a worker away that has anything to do.
-void yield_thread() noexcept;
+/// A yield of who is not simply switched away from. A hot fiber leaves its host. A plain thread or a pinned fiber
+/// yields the processor; who yields wants others to run, so a pinned fiber gives a worker away that
+/// has anything to do.
+void yield_in_place() noexcept;
 
 /// The calling fiber, if it is pinned, is about to block its thread by other means.
 void about_to_block(const char* reason) noexcept;

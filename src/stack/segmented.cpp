@@ -156,17 +156,38 @@ void refill_spares() noexcept {
 
 thread_segments::thread_segments(segment_supply& from) noexcept {
   platform::stack_bounds own;
-  if (!platform::this_thread_stack(own)) return;
-  supply = &from;
-  auto* const here = static_cast<std::byte*>(__builtin_frame_address(0));
+  if (platform::this_thread_stack(own)) set_up(from, own);
+}
+
+thread_segments::thread_segments(segment_supply& from, const platform::stack_bounds& own) noexcept {
+  if (own.low != nullptr) set_up(from, own);
+}
+
+void thread_segments::set_up(segment_supply& from, const platform::stack_bounds& own) noexcept {
+  auto* here = static_cast<std::byte*>(__builtin_frame_address(0));
   thread_stacks& mine = platform::tendril_thread_stacks;
+  former_ = mine;
+  former_supply_ = supply;
+  ready_ = true;
+  supply = &from;
   const auto below = [](std::byte* p, std::size_t n) {
     return reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(p) - n) &
                                         ~std::uintptr_t{63});
   };
-  mine.slow_top = below(here, scheduler_room);
-  mine.native_top = below(mine.slow_top, slow_room);
   constexpr std::size_t reserve = std::size_t{32} << 10;
+  if (here >= own.low && here < own.high) {
+    mine.slow_top = below(here, scheduler_room);
+    mine.native_top = below(mine.slow_top, slow_room);
+  } else if (former_.native == nullptr) {
+    // On a stack that somebody else has made: how deep the thread's own is in use is not known.
+    mine.native_top = own.low + reserve + slow_room;
+    mine.slow_top = mine.native_top + slow_room;
+  } else if (former_.native->next != nullptr) {
+    // The fiber ran off the native stack, of which only the reserve is left.
+    mine.native_top = own.low + reserve;
+  }
+  mine.spare = nullptr;
+  mine.spares = 0;
   const auto limit =
       (reinterpret_cast<std::uintptr_t>(own.low) + reserve) & ~platform::limit_tag_mask;
   native_.limit = limit | platform::native_tag;
@@ -177,15 +198,15 @@ thread_segments::thread_segments(segment_supply& from) noexcept {
 }
 
 thread_segments::~thread_segments() {
-  if (supply == nullptr) return;
+  if (!ready_) return;
   release_after(&native_);
   thread_stacks& mine = platform::tendril_thread_stacks;
   while (segment* const s = mine.spare) {
     mine.spare = s->next;
     supply->give_segment(slice_of(s), standard_segment_shift - smallest_class_shift);
   }
-  mine = {};
-  supply = nullptr;
+  mine = former_;
+  supply = former_supply_;
 }
 
 segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t frame_bytes,

@@ -22,6 +22,7 @@
 // a borrowed segment moves with the fiber).
 #pragma once
 
+#include "platform/memory.hpp"
 #include "platform/split_stack.hpp"
 #include "stack/slice_layout.hpp"
 
@@ -45,17 +46,25 @@ class segment_supply {
   ~segment_supply() = default;
 };
 
-/// What a worker thread needs to run fibers on segmented stacks, for as long as it lives. Its own stack
-/// serves the slow paths and native_call.
+/// What a thread needs to run fibers on segmented stacks: a worker thread for as long as it lives, others
+/// while they run one. Its own stack, below the caller, serves the slow paths and native_call. They nest: the
+/// inner one is in force, and where the caller stands on a fiber's stack, it uses the part of the
+/// thread's that the outer one has free.
 class thread_segments {
  public:
   explicit thread_segments(segment_supply& supply) noexcept;
+  thread_segments(segment_supply& supply, const platform::stack_bounds& own) noexcept;
   ~thread_segments();
   thread_segments(const thread_segments&) = delete;
   thread_segments& operator=(const thread_segments&) = delete;
 
  private:
+  void set_up(segment_supply& supply, const platform::stack_bounds& own) noexcept;
+
   segment native_{};
+  bool ready_ = false;
+  segment_supply* former_supply_ = nullptr;
+  platform::thread_stacks former_{};
 };
 
 /// Whether this build has them at all; a program may still not (segment_support.hpp).
@@ -63,6 +72,7 @@ inline constexpr bool segments_built = TENDRIL_SEGMENTED;
 
 struct no_thread_segments {
   explicit no_thread_segments(segment_supply&) noexcept {}
+  no_thread_segments(segment_supply&, const platform::stack_bounds&) noexcept {}
 };
 using thread_segments_if_built =
     std::conditional_t<segments_built, thread_segments, no_thread_segments>;

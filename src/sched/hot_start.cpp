@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/hot_start.hpp"
+
+#include "base/sanitizer.hpp"
+#include "base/split.hpp"
+#include "platform/memory.hpp"
+#include "sched/core_pool.hpp"
+#include "sched/guest.hpp"
+#include "sched/scheduler.hpp"
+#include "sched/worker.hpp"
+#include "stack/segmented.hpp"
+
+#include <tendril/fiber.hpp>
+#include <tendril/runtime.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <utility>
+
+namespace tendril::detail {
+namespace {
+
+/// A thread keeps as many, of its runtime's default stack class: enough for the nesting of ordinary programs.
+/// Other calls take theirs from the worker's caches.
+constexpr unsigned most_shells = 64;
+
+// ---- Shells ----------------------------------------------------------------------------------
+
+void release_stack(worker_thread& t, worker* w, stack_slice slice, stack_choice what) noexcept {
+  if (w != nullptr) {
+    w->release_stack(slice, what);
+    return;
+  }
+  t.owner.give_stack(slice, what);
+}
+
+/// \throws std::bad_alloc
+fiber_core* make_shell(worker_thread& t, stack_choice what) {
+  const worker_use here;
+  worker* const w = t.guest ? nullptr : here.get();
+  fiber_core* const c = t.cores.get();
+  const stack_slice slice = w != nullptr ? w->acquire_stack(what) : t.owner.take_stack(what);
+  if (!slice) {
+    t.cores.put(c);
+    throw std::bad_alloc();
+  }
+  c->stack_class = what;
+  c->done.reset(detached_marker());
+  c->id.store(0, std::memory_order_relaxed);
+  c->frame.store(lay_out_stack(c, slice).frame, std::memory_order_release);
+  return c;
+}
+
+/// \throws std::bad_alloc
+fiber_core* take_shell(worker_thread& t, stack_choice what) {
+  fiber_core* const c = t.shells;
+  if (c == nullptr || c->stack_class != what) return make_shell(t, what);
+  t.shells = c->next;
+  --t.shell_count;
+  return c;
+}
+
+/// Inside the hold, if the thread has a worker.
+void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
+  fiber_frame* const frame = c->the_frame();
+  const stack_slice slice = frame->slice;
+  c->frame.store(nullptr, std::memory_order_relaxed);
+  frame->~fiber_frame();
+  release_stack(t, w, slice, c->stack_class);
+  free_shell_core(c, t);
+}
+
+void put_shell(worker_thread& t, fiber_core* c) noexcept {
+  c->next = t.shells;
+  t.shells = c;
+  ++t.shell_count;
+}
+
+/// The end of a call that has used what few do: an id, a stop source, options, a stack of its own.
+[[gnu::noinline]] void clean_shell(worker_thread& t, fiber_core* c) noexcept {
+  reset_shell_core(c);
+  if (c->stack_class == t.owner.default_stack_class() && t.shell_count < most_shells) {
+    put_shell(t, c);
+    return;
+  }
+  const worker_use here;
+  destroy_shell(t, t.guest ? nullptr : here.get(), c);
+}
+
+std::uintptr_t limit_of(const fiber_core* c) noexcept {
+  if constexpr (segments_built)
+    if (is_segmented(c->stack_class))
+      return segment_at_end(c->the_frame()->slice, first_bytes(c->stack_class))->limit;
+  return 0;
+}
+
+// ---- The fiber's side ------------------------------------------------------------------------
+
+/// Not split, as worker::fiber_main. The body is on the caller's stack: not to be touched after the run.
+TENDRIL_NO_SPLIT platform::next_context hot_main(void* transfer) noexcept;
+platform::next_context hot_main(void* transfer) noexcept {
+  enter_context();
+  auto& body = *static_cast<hot_body*>(transfer);
+  fiber_core* const self = body.fiber;
+  const hot_ops* const ops = body.ops;
+  hot_sink sink{body.result};
+  body.sink = &sink;
+  try {
+    ops->run(body, sink);
+  } catch (...) {
+    ops->fail(sink, std::current_exception());
+  }
+  end_flow(self->the_frame()->block.flow);
+  if (hot_call* const host = self->host) [[likely]] {
+    if constexpr (segments_built)
+      if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
+    return return_context(self->ctx, host->ctx);
+  }
+  if (sink.state != nullptr) ops->finished(sink);
+  ::new (static_cast<void*>(self->closure)) std::exception_ptr();
+  return worker::end_current(hold_worker());
+}
+
+// ---- The host's side -------------------------------------------------------------------------
+
+/// c has left its host, whose thread is as before the call. See invariant 2.
+[[gnu::noinline]] void finish_departure(worker_thread& t, fiber_core* c, hot_departure how,
+                                        hot_body& body) noexcept {
+  body.ops->suspended(body, *body.sink);
+  c->host = nullptr;
+  scheduler& s = t.owner;
+  const worker_use here;
+  worker* const w = t.guest ? nullptr : here.get();
+  ensure_id(c);
+  if (w != nullptr) w->counters().spawned.add();
+  else s.count_spawned_outside();
+  // Counted, then the look: request_stop() says so first, then looks for fibers. One of us sees the other.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (s.stopping()) {
+    c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
+    c->park.unpark();  // it is not parked yet: a permit
+  }
+  if (how == hot_departure::park && c->park.commit_park()) return;
+  if (w != nullptr && how != hot_departure::move && c->affinity == affinity_any) w->push_back(c);
+  else s.requeue(c);
+}
+
+[[gnu::noinline]] bool start_hot_slow(worker_thread* t, hot_body& body,
+                                      const hot_options* options) {
+  // A fiber that runs on its own runtime hosts by itself; everybody else's thread becomes a guest.
+  if (t != nullptr && t->current != nullptr &&
+      (options == nullptr || options->runtime == 0 || options->runtime == t->owner.serial())) {
+    if (!t->on_own_stack()) return run_hot(*t, nullptr, body, options);
+    if constexpr (segments_built) {  // native calls of the fiber must begin below the host's
+      platform::stack_bounds bounds;
+      platform::this_thread_stack(bounds);
+      const thread_segments below(*t, bounds);
+      return run_hot(*t, nullptr, body, options);
+    }
+  }
+  return start_hot_as_guest(t, body, options);
+}
+
+/// The caller's context as the sanitizers see it.
+void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fiber_core* caller,
+                     [[maybe_unused]] const hot_outside* outside) noexcept {
+#if TENDRIL_ASAN
+  const context& c = outside != nullptr ? *outside->stack : caller->ctx;
+  call.ctx.stack_low = c.stack_low;
+  call.ctx.stack_bytes = c.stack_bytes;
+#endif
+#if TENDRIL_TSAN
+  call.ctx.tsan_fiber = __tsan_get_current_fiber();
+#endif
+}
+
+/// c: a shell, off any list. plain: of the default stack class, and without options.
+[[gnu::always_inline]] inline bool run_on(worker_thread& t, const hot_outside* outside,
+                                          fiber_core* c, bool plain, hot_body& body) noexcept {
+  fiber_core* const caller = t.current;
+  const std::uint32_t pins = t.pins;
+  fiber_frame* const frame = c->the_frame();
+  hot_call call;
+  c->host = &call;
+  body.fiber = c;
+  wait_block& parent = outside != nullptr ? *outside->block : caller->the_frame()->block;
+  frame->block.ambient_deadline = parent.ambient_deadline;
+  if (parent.flow.ambient != 0) [[unlikely]]
+    inherit_flow(parent.flow, frame->block.flow);
+  c->flags.store(t.owner.start_flags(), std::memory_order_relaxed);
+  // A call inside a catch block, or in a destructor during unwinding: the fiber has thrown nothing yet.
+  exception_state& globals = *t.slots.exceptions;
+  const exception_state exceptions = globals;
+  const bool throwing = exceptions.caught != nullptr || exceptions.uncaught != 0;
+  if (throwing) [[unlikely]]
+    globals = {};
+  describe_caller(call, caller, outside);
+  // Frames that were left by the last switch to a host.
+  unpoison(frame->slice.low,
+           reinterpret_cast<std::size_t>(frame) - reinterpret_cast<std::size_t>(frame->slice.low));
+  t.current = c;
+  t.pins = worker_thread::hot;
+  void* const left =
+      call_context(call.ctx, c->ctx, frame->slice.low, frame, limit_of(c), &hot_main, &body);
+  t.current = caller;
+  t.pins = pins;
+  if (throwing) [[unlikely]]
+    globals = exceptions;
+  if (left != nullptr) [[unlikely]] {
+    if (!throwing) globals = {};  // the body may have left inside a catch block
+    if (outside != nullptr) worker_thread::enter_as(outside->thread);
+    finish_departure(t, c, call.how, body);
+    return false;
+  }
+  c->ctx.destroy();
+  c->flags.store(0, std::memory_order_relaxed);
+  if (!plain || t.shell_count >= most_shells || c->id.load(std::memory_order_relaxed) != 0 ||
+      !c->extras.empty()) [[unlikely]]
+    clean_shell(t, c);
+  else put_shell(t, c);
+  return true;
+}
+
+}  // namespace
+
+bool run_hot(worker_thread& t, const hot_outside* outside, hot_body& body,
+             const hot_options* options) {
+  stack_choice what = t.owner.default_stack_class();
+  if (options != nullptr) {
+    t.owner.check_affinity(options->affinity);
+    if (options->stack_class != stack_class_default) what = options->stack_class;
+  }
+  fiber_core* const c = take_shell(t, what);
+  if (options != nullptr) {
+    c->affinity = options->affinity;
+    try {
+      set_name(c, options->name);
+    } catch (...) {
+      clean_shell(t, c);
+      throw;
+    }
+  }
+  return run_on(t, outside, c, options == nullptr, body);
+}
+
+bool start_hot(hot_body& body, const hot_options* options) {
+  worker_thread* const t = this_worker_thread();
+  if (t != nullptr && options == nullptr && t->current != nullptr) [[likely]] {
+    if (fiber_core* const c = t->shells; c != nullptr && !t->on_own_stack()) [[likely]] {
+      t->shells = c->next;
+      --t->shell_count;
+      return run_on(*t, nullptr, c, true, body);
+    }
+  }
+  return start_hot_slow(t, body, options);
+}
+
+__attribute__((noinline)) void leave_host(worker_thread& t, hot_departure how) noexcept {
+  fiber_core* const self = t.current;
+  hot_call& host = *self->host;
+  const flow_state flow(t.slots);
+  host.how = how;
+  if constexpr (segments_built)
+    if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
+  t.hold.leave();  // not the worker's business
+  void* const back = switch_context(self->ctx, host.ctx, &host);
+  worker::arrive(static_cast<worker*>(back), flow);
+}
+
+void free_shells(worker_thread& t, worker* here) noexcept {
+  while (fiber_core* const c = t.shells) {
+    t.shells = c->next;
+    destroy_shell(t, here, c);
+  }
+  t.shell_count = 0;
+}
+
+hot_options make_hot_options(const fiber_options& options) {
+  hot_options o;
+  if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
+    o.stack_class = choose_stack_class(options.stack);
+  o.affinity = checked_affinity(options.affinity);
+  options.name.copy(o.name, sizeof o.name - 1);
+  return o;
+}
+
+}  // namespace tendril::detail
