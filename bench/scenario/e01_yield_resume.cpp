@@ -119,11 +119,12 @@ void run(context& ctx) {
       {"windows", windows}, {"window_ms", window_ms}, {"workers", 1}, {"core", core}};
   std::printf("  %s\n", to_text(params).c_str());
   table out({"variant", "ns per pair", "quartiles", "published ns"});
-  const auto measure = [&](const std::string& variant, arguments args, const char* published) {
+  const auto measure = [&](const std::string& variant, const char* role, arguments args,
+                           const char* published) {
     ctx.attempt(variant, [&] {
       args.set("windows", std::to_string(windows));
       args.set("window-ms", std::to_string(window_ms));
-      auto r = run_role("yield-resume", args, core);
+      auto r = run_role(role, args, core);
       ctx.add(variant, "ns_per_pair", r.at("median"), "ns", params);
       ctx.add(variant, "ns_per_pair_q1", r.at("q1"), "ns", params);
       ctx.add(variant, "ns_per_pair_q3", r.at("q3"), "ns", params);
@@ -132,8 +133,10 @@ void run(context& ctx) {
     });
   };
   for (const std::string& stack : stack_variants())
-    measure("fiber/" + stack, fiber_arguments(stack), "500");
-  measure("thread", {{"impl", "thread"}}, "8,000");
+    measure("fiber/" + stack, "yield-resume", fiber_arguments(stack), "500");
+  measure("thread", "yield-resume", {{"impl", "thread"}}, "8,000");
+  for (const char* model : {"task", "async1"})  // E2
+    measure(model, "await-continue", {{"impl", model}}, "110");
   out.print();
 }
 
@@ -141,7 +144,7 @@ const registration entry({"E1",
                           "yield-resume: wait for a promise, be resumed by another fiber",
                           "the cost of one wait and wake on one worker, promise included",
                           "waking another core, contention, deep stacks",
-                          {"fiber/<stack>", "thread"},
+                          {"fiber/<stack>", "thread", "task", "async1"},
                           run});
 
 }  // namespace

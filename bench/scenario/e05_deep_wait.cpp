@@ -4,13 +4,21 @@
 // just been posted to the pool, come back. A thread and a fiber keep their stack where it is while they
 // wait, so that d costs the calls down and back and nothing else; a chain of d coroutines suspends and
 // resumes each of its links.
-//   fiber/X   waits for the future of an empty fiber
-//   thread    waits for the future of an empty task run by another thread
+//   fiber/X      waits for the future of an empty fiber
+//   thread       waits for the future of an empty task run by another thread
+//   task         a chain of d tendril::tasks, whose last awaits the future of an empty fiber
+//   async1       a chain of d methods of the model, whose last awaits an empty task of its pool
+//   fiber->task  d calls on a fiber; at the bottom it awaits a coroutine that awaits the future of an empty fiber
+//   task->fiber  a chain of d tendril::tasks, whose last awaits a fiber that waits for an empty fiber
 // One core, one worker (or one thread in the pool): what is compared is the waiting, not waking another
 // core. The figure of depth d is the whole round; ns_per_level is how much each further level adds to it.
 //
+// A thread's levels are dear for another reason: when the kernel has switched, the processor has forgotten
+// where calls return to, and predicts each return of a deep chain wrongly.
+//
 // Does not show: frames larger than a few words; levels that do something.
 
+#include "bench/scenario/coroutine_models.hpp"
 #include "bench/scenario/recursion.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/scenario/windows.hpp"
@@ -21,6 +29,7 @@
 #include <tendril/fiber.hpp>
 #include <tendril/future.hpp>
 #include <tendril/runtime.hpp>
+#include <tendril/task.hpp>
 
 #include <array>
 #include <condition_variable>
@@ -113,6 +122,89 @@ measured wait_in_fiber(const window_plan& plan, long depth, const std::string& s
   return std::move(*m);
 }
 
+// --- coroutines --------------------------------------------------------------------------------------
+
+tendril::runtime_options one_worker() {
+  tendril::runtime_options options;
+  options.workers = 1;
+  options.stack.bytes = reserved_bytes;
+  return options;
+}
+
+/// co_await leaf(m) at the end of a chain of d coroutines, over and over.
+template <template <class> class Task, auto leaf>
+struct chain {
+  static Task<void> link(measured& m, long depth) {
+    if (depth != 0) co_await link(m, depth - 1);
+    else co_await leaf(m);
+  }
+  static Task<void> measure(const window_plan& plan, measured& m, long depth) {
+    window_clock windows(plan);
+    while (windows.go_on()) {
+      co_await link(m, depth);
+      ++m.waits;
+    }
+    m.figures = windows.take_figures();
+  }
+};
+
+/// Of a coroutine.
+auto empty_fiber(measured& m) {
+  return tendril::async([&m] { ++m.ran; });
+}
+
+auto fiber_that_waits(measured& m) {
+  return tendril::async([&m] { empty_fiber(m).get(); });
+}
+
+template <auto leaf>
+measured wait_in_task(const window_plan& plan, long depth) {
+  const auto m = std::make_unique<measured>();
+  tendril::run(one_worker(), [&plan, &m = *m, depth] {
+    tendril::await(chain<tendril_task, leaf>::measure(plan, m, depth));
+  });
+  return std::move(*m);
+}
+
+tendril::task<void> await_empty_fiber(measured& m) { co_await empty_fiber(m); }
+
+measured wait_for_task_in_fiber(const window_plan& plan, long depth) {
+  const auto m = std::make_unique<measured>();
+  tendril::run(one_worker(), [&plan, &m = *m, depth] {
+    auto wait = [&m] {
+      tendril::await(await_empty_fiber(m));
+      ++m.waits;
+    };
+    m.figures = time_windows(plan, [&] { recurse(depth, wait); });
+  });
+  return std::move(*m);
+}
+
+/// An item of the pool and the task of its end.
+struct empty_item : async1::continuation {
+  explicit empty_item(measured& counts) : continuation(&run_item), m(counts) {}
+  static void run_item(continuation* c) noexcept {
+    auto& self = static_cast<empty_item&>(*c);
+    ++self.m.ran;
+    self.done.set_result();  // resumes who awaits it, and with that may end *c
+  }
+  measured& m;
+  async1::completion_source<void> done;
+};
+
+async1::task<void> await_empty_item(measured& m) {
+  empty_item item(m);
+  async1::thread_pool::installed().post(item);
+  co_await item.done.get_task();
+}
+
+measured wait_in_async1(const window_plan& plan, long depth) {
+  measured m;
+  async1::thread_pool pool(1);
+  pool.run([&] { return chain<async1_task, await_empty_item>::measure(plan, m, depth); });
+  return m;
+}
+
 int deep_wait(const arguments& args, role_output& out) {
   const std::string impl = args.text("impl");
   const long depth = args.number("depth");
@@ -120,7 +212,13 @@ int deep_wait(const arguments& args, role_output& out) {
   measured m;
   if (impl == "thread") m = wait_in_thread(plan, depth);
   else if (impl == "fiber") m = wait_in_fiber(plan, depth, args.text("stack", "reserved"));
-  else throw std::invalid_argument("unknown --impl '" + impl + "'; known: fiber, thread");
+  else if (impl == "task") m = wait_in_task<empty_fiber>(plan, depth);
+  else if (impl == "async1") m = wait_in_async1(plan, depth);
+  else if (impl == "fiber->task") m = wait_for_task_in_fiber(plan, depth);
+  else if (impl == "task->fiber") m = wait_in_task<fiber_that_waits>(plan, depth);
+  else
+    throw std::invalid_argument("unknown --impl '" + impl +
+                                "'; known: fiber, thread, task, async1, fiber->task, task->fiber");
   if (m.waits != m.ran || m.waits == 0)
     throw std::runtime_error(std::to_string(m.waits) + " waits, but " + std::to_string(m.ran) +
                              " tasks have run");
@@ -167,6 +265,10 @@ void run(context& ctx) {
   for (const std::string& stack : stack_variants())
     measure("fiber/" + stack, fiber_arguments(stack), "as thread");
   measure("thread", {{"impl", "thread"}}, "-");
+  measure("task", {{"impl", "task"}}, "grows with depth");
+  measure("async1", {{"impl", "async1"}}, "grows with depth");
+  measure("fiber->task", {{"impl", "fiber->task"}}, "-");
+  measure("task->fiber", {{"impl", "task->fiber"}}, "-");
   out.print();
 }
 
@@ -174,7 +276,8 @@ const registration entry({"E5",
                           "deep wait: down d calls, wait there for an empty task, back",
                           "what waiting costs as a function of the depth of the call chain",
                           "large frames, waking another core",
-                          {"fiber/<stack>", "thread", "task", "async1"},
+                          {"fiber/<stack>", "thread", "task", "async1", "fiber->task",
+                           "task->fiber"},
                           run});
 
 }  // namespace

@@ -4,15 +4,18 @@
 // throughput, so what shows is the price of waiting for a socket and being woken.
 //   thread     two threads, blocking calls
 //   callbacks  two libuv loops, each in a thread of its own
+//   task, async1  two libuv loops, each in a thread of its own, a coroutine in each
 //   fiber/X         two fibers, two workers, wherever the scheduler puts them
 //   fiber/X apart   the same, one fiber held on each worker: like thread and callbacks
 //   fiber/X 1w      the same on one worker: nobody has to be woken on another core
 // With depth n, the client makes each round trip at the bottom of n nested calls, which grows the stack
-// that is parked; a callback has none.
+// that is parked, or at the end of a chain of n coroutines; a callback has neither.
 //
 // Does not show: many sockets at once (E7), real networks.
 
+#include "bench/scenario/coroutine_models.hpp"
 #include "bench/scenario/recursion.hpp"
+#include "bench/scenario/uv_coroutines.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/scenario/windows.hpp"
 #include "bench/support/experiment.hpp"
@@ -160,6 +163,61 @@ std::vector<double> with_callbacks(const window_plan& plan) {
   return client.figures;
 }
 
+// --- coroutines --------------------------------------------------------------------------------------
+
+template <template <class> class Task>
+struct coroutine_peers {
+  struct end {
+    uv::stream& stream;
+    char sent = 0;
+  };
+
+  static Task<void> round_trip(end& e, long depth) {
+    if (depth != 0) {
+      co_await round_trip(e, depth - 1);
+      co_return;
+    }
+    ++e.sent;
+    char got = 0;
+    require(co_await e.stream.write_all({&e.sent, 1}) == 0, "cannot write");
+    require(co_await e.stream.read_some({&got, 1}) == 1 && got == e.sent, "wrong byte");
+  }
+
+  static Task<void> client(uv::stream stream, const window_plan& plan, long depth,
+                           std::vector<double>& figures) {
+    end e{stream};
+    window_clock windows(plan);
+    while (windows.go_on()) co_await round_trip(e, depth);
+    figures = windows.take_figures();
+  }
+
+  static Task<void> server(uv::stream stream) {
+    for (char byte = 0; co_await stream.read_some({&byte, 1}) == 1;)
+      require(co_await stream.write_all({&byte, 1}) == 0, "cannot write");
+  }
+
+  static std::vector<double> run(const window_plan& plan, long depth) {
+    const listening_socket listener = listen_on_loopback(0, 0);
+    unique_fd near = connect_to_loopback(listener.port);
+    unique_fd far(::accept4(listener.fd.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    set_no_delay(far.get());
+    std::thread echo([fd = far.release()] {
+      uv::loop loop;
+      run_detached(server(uv::stream(loop, fd)));
+      loop.run();
+    });
+    std::vector<double> figures;
+    {
+      uv::loop loop;
+      run_detached(client(uv::stream(loop, near.release()), plan, depth, figures));
+      loop.run();
+    }
+    echo.join();
+    require(static_cast<long>(figures.size()) == plan.windows, "the coroutine client gave up");
+    return figures;
+  }
+};
+
 // --- fibers ------------------------------------------------------------------------------------------
 
 std::vector<double> with_fibers(const window_plan& plan, long depth, const std::string& stack,
@@ -210,15 +268,20 @@ int ping_pong(const arguments& args, role_output& out) {
     send_windows(out, with_fibers(plan, depth, args.text("stack", "reserved"),
                                   static_cast<unsigned>(args.number("workers", 2)),
                                   args.number("apart", 0) != 0));
+  else if (impl == "async1") send_windows(out, coroutine_peers<async1_task>::run(plan, depth));
+  else if (impl == "task") send_windows(out, coroutine_peers<tendril_task>::run(plan, depth));
   else
-    throw std::invalid_argument("unknown --impl '" + impl + "'; known: thread, callbacks, fiber");
+    throw std::invalid_argument("unknown --impl '" + impl +
+                                "'; known: thread, callbacks, task, async1, fiber");
   return 0;
 }
 const role_registration ping_pong_role("ping-pong", ping_pong);
 
 void run(context& ctx) {
   const int windows = ctx.pick(4, 10);
-  const int window_ms = ctx.pick(100, 500);
+  const int window_ms = ctx.pick(80, 500);
+  const std::vector<int> depths =
+      ctx.full() ? std::vector<int>{0, 10, 100} : std::vector<int>{0, 100};
   std::printf("  windows=%d window_ms=%d bytes=1, two cores\n", windows, window_ms);
   table out({"variant", "depth", "us per round trip", "quartiles", "published us"});
   const auto measure = [&](const std::string& variant, arguments args, int depth, int workers,
@@ -238,10 +301,13 @@ void run(context& ctx) {
     });
   };
   measure("callbacks", {{"impl", "callbacks"}}, 0, 2, "64 (async)");
-  for (const int depth : {0, 10, 100})
+  for (const int depth : depths)
     measure("thread", {{"impl", "thread"}}, depth, 2, depth == 0 ? "57" : "-");
+  for (const char* model : {"task", "async1"})
+    for (const int depth : depths)
+      measure(model, {{"impl", model}}, depth, 2, depth == 0 ? "64 (async)" : "-");
   for (const std::string& stack : stack_variants())
-    for (const int depth : {0, 10, 100}) {
+    for (const int depth : depths) {
       const arguments fiber = fiber_arguments(stack);
       arguments apart = fiber;
       apart.set("apart", "1");
@@ -258,8 +324,8 @@ const registration entry({"E6",
                           "socket ping-pong: one byte each way over loopback",
                           "the latency of waiting for a socket, also with a deep stack",
                           "throughput, real networks",
-                          {"callbacks", "thread", "fiber/<stack>", "fiber/<stack> apart",
-                           "fiber/<stack> 1w"},
+                          {"callbacks", "thread", "task", "async1", "fiber/<stack>",
+                           "fiber/<stack> apart", "fiber/<stack> 1w"},
                           run});
 
 }  // namespace

@@ -48,9 +48,11 @@ int serve_plaintext(const arguments& args, role_output& out) {
   else if (impl == "epoll") serve_epoll(port, ready);
   else if (impl == "thread") serve_threads(port, ready);
   else if (impl == "fiber") serve_fibers(port, ready, args.text("stack", "reserved"));
+  else if (impl == "task") serve_task(port, ready);
+  else if (impl == "async1") serve_async1(port, ready);
   else
     throw std::invalid_argument("unknown --impl '" + impl +
-                                "'; known: callbacks, epoll, thread, fiber");
+                                "'; known: callbacks, epoll, thread, fiber, task, async1");
   return 0;
 }
 const role_registration serve_role("serve-plaintext", serve_plaintext);
@@ -314,7 +316,7 @@ void run(context& ctx) {
   if (ctx.self_check())
     return measure(ctx, {"callbacks", "callbacks#2"}, {64, 1},
                    std::chrono::seconds(ctx.pick(10, 60)));
-  std::vector<std::string> variants{"callbacks", "epoll", "thread"};
+  std::vector<std::string> variants{"callbacks", "epoll", "thread", "task", "async1"};
   for (const std::string& stack : stack_variants()) variants.push_back("fiber/" + stack);
   for (const configuration c :
        {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}})
@@ -326,7 +328,7 @@ const registration entry(
      "plaintext: HTTP/1.1 keep-alive, one fiber per connection against raw callbacks",
      "the share of a raw libuv callback server's throughput, tail latency and CPU that fibers keep",
      "real networks, TLS, large bodies, several cores per server",
-     {"callbacks", "epoll", "thread", "fiber/<stack>"},
+     {"callbacks", "epoll", "thread", "task", "async1", "fiber/<stack>"},
      run});
 
 }  // namespace

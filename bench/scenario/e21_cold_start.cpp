@@ -82,7 +82,7 @@ void run(context& ctx) {
     servers.push_back({variant, process});
   };
   all.push_back({"process", [] { return time_process({}); }});
-  for (const char* variant : {"callbacks", "thread"}) compete(variant, "process");
+  for (const char* variant : {"callbacks", "thread", "task", "async1"}) compete(variant, "process");
   for (const std::string& stack : stack_variants()) {
     if (stack == "segmented") {
       const arguments args = in_segmented_program({});

@@ -29,6 +29,10 @@ void serve_threads(std::uint16_t port, const port_callback& ready);
 /// One Tendril fiber per connection, one worker. `stack` as in the names of variants: "reserved".
 void serve_fibers(std::uint16_t port, const port_callback& ready, const std::string& stack);
 
+/// One coroutine per connection, resumed from the callbacks of a libuv loop.
+void serve_task(std::uint16_t port, const port_callback& ready);
+void serve_async1(std::uint16_t port, const port_callback& ready);
+
 /// The arguments of the role serve-plaintext for a variant: "fiber/reserved" is implementation and stack,
 /// "callbacks#2" a second instance of the same.
 arguments plaintext_arguments(const std::string& variant);
