@@ -85,6 +85,7 @@ void register_switch();
 void register_yield();
 void register_spawn();
 void register_channel();
+void register_future();
 void register_mutex();
 void register_native_call();
 void register_flow();

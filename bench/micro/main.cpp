@@ -136,6 +136,7 @@ int main(int argc, char** argv) {
   register_yield();
   register_spawn();
   register_channel();
+  register_future();
   register_mutex();
   register_native_call();
   register_flow();

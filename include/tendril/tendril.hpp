@@ -5,6 +5,7 @@
 
 #include <tendril/ambient.hpp>
 #include <tendril/await.hpp>
+#include <tendril/async.hpp>
 #include <tendril/barrier.hpp>
 #include <tendril/buffer.hpp>
 #include <tendril/channel.hpp>
@@ -26,9 +27,11 @@
 #include <tendril/scope.hpp>
 #include <tendril/select.hpp>
 #include <tendril/semaphore.hpp>
+#include <tendril/shared_future.hpp>
 #include <tendril/shared_mutex.hpp>
 #include <tendril/stack.hpp>
 #include <tendril/synchronization_context.hpp>
 #include <tendril/task.hpp>
 #include <tendril/throttling_context.hpp>
 #include <tendril/thunk.hpp>
+#include <tendril/when.hpp>
