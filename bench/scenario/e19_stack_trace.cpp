@@ -8,7 +8,7 @@
 //   frames          from inner to the end of the trace
 //   foreign_frames  those between the user's functions that are not the user's
 //   user_frames     how many of the three the trace shows: a coroutine that hands control on, or was resumed
-//                   by a scheduler, is not on the stack of what it has called
+//                   by a scheduler, is not on the stack of what it has called, and a thunk has a stack of its own
 //   segment_frames  which of the foreign ones are __morestack: on segmented stacks a function that calls
 //                   unsplit code is entered by way of it, and it stays on the stack until that one returns
 // The column `trace` is the trace: I, M and O are the three, s is __morestack, a dot is a frame of somebody else.
@@ -28,6 +28,7 @@
 #include <tendril/future.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
 #include <execinfo.h>
 #include <unwind.h>
@@ -124,23 +125,62 @@ struct functions {
   }
 };
 
-int on_thread(tracer& t, bool suspend) {
-  const auto wait = [suspend] {
+// Out of line: on segmented stacks it is these that call unsplit code, and not inner, middle and outer.
+
+struct thread_wait {
+  bool suspend;
+  [[gnu::noinline]] int operator()() const {
     if (suspend) return std::async(std::launch::async, [] { return 1; }).get();
     std::promise<int> p;
     p.set_value(1);
     return p.get_future().get();
-  };
-  return functions<decltype(wait)>{t, wait}.outer();
-}
+  }
+};
+
+struct fiber_wait {
+  bool suspend;
+  [[gnu::noinline]] int operator()() const {
+    if (suspend) return tendril::async([] { return 1; }).get();
+    return tendril::make_ready_future(1).get();
+  }
+};
+
+int on_thread(tracer& t, bool suspend) { return functions<thread_wait>{t, {suspend}}.outer(); }
 
 int on_fiber(tracer& t, bool suspend, const std::string& stack) {
   return tendril::run(runtime_with(stack, 1), [&t, suspend] {
-    const auto wait = [suspend] {
-      if (suspend) return tendril::async([] { return 1; }).get();
-      return tendril::make_ready_future(1).get();
-    };
-    return functions<decltype(wait)>{t, wait}.outer();
+    return functions<fiber_wait>{t, {suspend}}.outer();
+  });
+}
+
+// --- the same functions, each called as a thunk: as a call that gives a future -----------------------
+
+struct thunks {
+  tracer& t;
+  fiber_wait wait;
+
+  [[gnu::noinline]] int inner() {
+    const int v = wait();
+    t.here(inner_level);
+    t.take();
+    return v + 2;
+  }
+  [[gnu::noinline]] int middle() {
+    const int v = wait();
+    t.here(middle_level);
+    return v + tendril::thunk([this] { return inner(); })().get();
+  }
+  [[gnu::noinline]] int outer() {
+    const int v = wait();
+    t.here(outer_level);
+    return v + tendril::thunk([this] { return middle(); })().get() + 1;
+  }
+};
+
+int in_thunks(tracer& t, bool suspend) {
+  return tendril::run(runtime_with("reserved", 1), [&t, suspend] {
+    thunks all{t, {suspend}};
+    return tendril::thunk([&all] { return all.outer(); })().get();
   });
 }
 
@@ -198,11 +238,12 @@ int stack_trace(const arguments& args, role_output& out) {
   int result = 0;
   if (impl == "thread") result = on_thread(*t, suspend);
   else if (impl == "fiber") result = on_fiber(*t, suspend, args.text("stack", "reserved"));
+  else if (impl == "thunk") result = in_thunks(*t, suspend);
   else if (impl == "async1") result = in_async1(*t, suspend);
   else if (impl == "task") result = in_task(*t, suspend);
   else
     throw std::invalid_argument("unknown --impl '" + impl +
-                                "'; known: fiber, thread, async1, task");
+                                "'; known: fiber, thread, thunk, async1, task");
   if (result != expected_result)
     throw std::runtime_error("E19: outer returned " + std::to_string(result));
   if (t->shape().empty()) throw std::runtime_error("E19: inner is not in its own trace");
@@ -253,6 +294,7 @@ void run(context& ctx) {
   for (const std::string& stack : stack_variants())
     measure("fiber/" + stack, fiber_arguments(stack));
   measure("thread", {{"impl", "thread"}});
+  measure("thunk", {{"impl", "thunk"}});
   measure("async1", {{"impl", "async1"}});
   measure("task", {{"impl", "task"}});
   out.row({"published: .NET async", "complete", "-", "-", "-", "13", "-"});
@@ -265,7 +307,7 @@ const registration entry(
      "live stack trace: outer, middle, inner, seen from inner",
      "how many frames a trace has, and how many stand between the user's functions",
      "names and lines; what a debugger knows about continuations",
-     {"fiber/<stack>", "async1", "task", "thread"},
+     {"fiber/<stack>", "thunk", "async1", "task", "thread"},
      run});
 
 }  // namespace
