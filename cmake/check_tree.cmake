@@ -4,7 +4,9 @@
 #
 #  1. Every source and public header is named in a list; the build globs nothing, so a file that
 #     is not listed would silently be neither built nor installed.
-#  2. Public headers, also those of a platform, include the standard library and each other only.
+#  2. Public headers, also those of a platform, include the standard library and each other only. The
+#     exception is a header that adapts one other library and is included by choice, with a target of
+#     its own that finds it: tendril/asio.hpp, which no other public header may include.
 #  3. Boost.Context is used in src/context alone, libuv in src/io alone.
 #  4. The processor and the operating system are asked for in platform/ alone.
 #  5. Every file says its licence in its first lines.
@@ -58,8 +60,11 @@ foreach(folder IN ITEMS include src platform tests bench examples)
     file(STRINGS "${root}/${path}" includes REGEX "^[ \t]*#[ \t]*include[ \t]*[<\"]")
     foreach(line IN LISTS includes)
       string(REGEX REPLACE "^[^<\"]*[<\"]([^>\"]*).*$" "\\1" header "${line}")
-      if(path MATCHES "^(include|platform/[^/]+/include)/" AND NOT header MATCHES "^tendril/" AND header MATCHES "[/.]")
+      if(path MATCHES "^(include|platform/[^/]+/include)/" AND NOT header MATCHES "^tendril/" AND header MATCHES "[/.]" AND NOT (path STREQUAL "include/tendril/asio.hpp" AND header MATCHES "^(boost/asio|boost/system|asio)/"))
         complain("${path}: a public header includes ${header}")
+      endif()
+      if(path MATCHES "^(include|src|platform)/" AND header STREQUAL "tendril/asio.hpp")
+        complain("${path}: includes the optional ${header}")
       endif()
       if(path MATCHES "^(src|platform)/")
         if(header MATCHES "^boost/" AND NOT path MATCHES "^src/context/")

@@ -141,7 +141,7 @@ else()
   tendril_test_package(misuse.unknown_component install/misuse "" "${CMAKE_CXX_COMPILER}"
     -DMISUSE=unknown_component)
   tendril_segmented_says(segmented.misuse.unknown_component
-    "tendril has no component 'segmentd'; it has: segmented")
+    "tendril has no component 'segmentd'; it has: segmented, asio")
   tendril_test_package(misuse.gnu_ld install/misuse "" "${CMAKE_CXX_COMPILER}"
     -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=bfd)
   tendril_segmented_says(segmented.misuse.gnu_ld "no segmented stacks here: GNU ld")

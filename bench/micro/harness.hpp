@@ -91,5 +91,6 @@ void register_native_call();
 void register_flow();
 void register_sleepers();
 void register_skynet();
+void register_task();
 
 }  // namespace bench::micro

@@ -142,6 +142,7 @@ int main(int argc, char** argv) {
   register_flow();
   register_sleepers();
   register_skynet();
+  register_task();
 
   describe_conditions();
   console_reporter console;

@@ -16,6 +16,7 @@
 #include <tendril/detail/awaitable.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/future.hpp>
+#include <tendril/shared_future.hpp>
 #include <tendril/synchronization_context.hpp>
 
 #include <atomic>
@@ -40,6 +41,12 @@ T await(future<T>&& f) {
 }
 template <class T>
 T await(future<T>& f) {
+  return f.get();
+}
+
+/// f.get(): a reference that is good while a copy of f lives.
+template <class T>
+decltype(auto) await(const shared_future<T>& f) {
   return f.get();
 }
 

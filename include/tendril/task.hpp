@@ -43,6 +43,7 @@
 #include <tendril/error.hpp>
 #include <tendril/fiber.hpp>
 #include <tendril/future.hpp>
+#include <tendril/shared_future.hpp>
 #include <tendril/synchronization_context.hpp>
 
 #include <chrono>
@@ -279,6 +280,41 @@ class foreign_wait {
   coroutine_chain* left_ = nullptr;
 };
 
+/// co_await of a shared_future in a task: a reference, as from get().
+template <class T>
+class shared_future_wait : private chain_leaf {
+ public:
+  shared_future_wait(const shared_future<T>& f, bool with_context)
+      : future_(f), with_context_(with_context) {}
+  shared_future_wait(const shared_future_wait&) = delete;
+  shared_future_wait& operator=(const shared_future_wait&) = delete;
+
+  bool await_ready() const {
+    future_access::require_valid(future_);
+    return future_.is_ready();
+  }
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> h) {
+    who = h;
+    withdraw = [](chain_leaf* leaf) noexcept {
+      auto& self = *static_cast<shared_future_wait*>(leaf);
+      return future_access::withdraw(self.future_, self.node_);
+    };
+    promise_core& p = h.promise();
+    return p.chain->suspend(*this, with_context_,
+                            [this] { return future_access::on_ready(future_, *this, node_); });
+  }
+  decltype(auto) await_resume() {
+    require_signalled(result, "co_await shared_future");
+    return future_.get();
+  }
+
+ private:
+  shared_future<T> future_;
+  shared_node node_;
+  bool with_context_;
+};
+
 template <class T>
 struct configured_future {
   future<T> value;
@@ -368,6 +404,11 @@ struct task_promise_base : promise_core {
   }
   template <class U>
   void await_transform(future<U>& f) = delete;  // a future is awaited once: co_await std::move(f)
+  /// What it refers to is good while a copy of f lives.
+  template <class U>
+  shared_future_wait<U> await_transform(const shared_future<U>& f) {
+    return shared_future_wait<U>(f, true);
+  }
   template <class U>
   future_wait<U> await_transform(configured_future<U>&& f) noexcept {
     return future_wait<U>(std::move(f.value), f.how.on_context);

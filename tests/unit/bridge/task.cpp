@@ -118,6 +118,27 @@ TEST_SUITE("task") {
     });
   }
 
+  TEST_CASE("awaits shared futures, several tasks one, and lets go of it when stopped") {
+    with_workers([](tendril::runtime&) {
+      tendril::promise<std::string> p;
+      const tendril::shared_future<std::string> shared = p.get_future().share();
+      const auto length = [](tendril::shared_future<std::string> f) -> task<std::size_t> {
+        const std::string& text = co_await f;
+        co_return text.size();
+      };
+      std::stop_source source;
+      auto a = tendril::start(length(shared));
+      auto b = tendril::start(length(shared), source.get_token());
+      auto c = tendril::start(length(shared));
+      source.request_stop();
+      CHECK(code_of([&] { b.get(); }) == std::errc::operation_canceled);
+      tendril::fiber setter([&] { p.set_value("seven.."); });
+      CHECK(await(shared) == "seven..");
+      CHECK(a.get() + c.get() + await(length(shared)) == 21);
+      setter.join();
+    });
+  }
+
   TEST_CASE("is a fiber's body: spawn, fiber, async, run") {
     with_workers([](tendril::runtime& rt) {
       std::atomic<int> count = 0;
