@@ -41,6 +41,7 @@ template <class T>
 class shared_future;
 template <class T>
 class promise;
+struct configure_await;
 
 namespace detail {
 
@@ -165,6 +166,9 @@ class [[nodiscard]] future {
   /// caller's flow has this context already.
   template <class F>
   future<detail::then_result<F, future>> then(synchronization_context& where, F&& f);
+  /// then(configure_await(false), f): as then(f) of a flow that has no context.
+  template <class F>
+  future<detail::then_result<F, future>> then(configure_await how, F&& f);
 
   /// For more than one reader. This future is not valid afterwards.
   ///

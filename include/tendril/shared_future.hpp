@@ -193,6 +193,12 @@ class shared_future {
       return detail::continue_now(self, std::forward<F>(f));
     return detail::continue_later(&where, self, std::forward<F>(f));
   }
+  template <class F>
+  future<detail::then_result<F, shared_future>> then(configure_await how, F&& f) const {
+    shared_future self = *this;
+    if (ready_or_throw()) return detail::continue_now(self, std::forward<F>(f));
+    return detail::continue_later(detail::resume_context(how), self, std::forward<F>(f));
+  }
 
   /// As future::request_stop: for all who share it.
   bool request_stop() const { return !ready_or_throw() && state_->request_stop(); }

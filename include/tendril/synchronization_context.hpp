@@ -6,7 +6,7 @@
 //     tendril::use_context here(&loop);               // for this flow, until the end of the scope
 //     socket.read_some(buffer);                       // the fiber's resumption goes by way of the loop
 //     f.then(show);                                   // runs on the loop
-//     f.then(log, tendril::configure_await(false));   // runs on whoever completes f
+//     f.then(tendril::configure_await(false), log);   // runs on whoever completes f
 //
 // A *continuation* (future::then, a task that awaits) is posted as it is and runs where the context runs its
 // works. A *fiber* has its own stack and runs on its runtime's workers whoever resumes it: what is posted is

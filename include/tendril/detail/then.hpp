@@ -222,6 +222,13 @@ future<detail::then_result<F, future<T>>> future<T>::then(F&& f) {
 
 template <class T>
 template <class F>
+future<detail::then_result<F, future<T>>> future<T>::then(configure_await how, F&& f) {
+  if (ready_or_throw()) return detail::continue_now(*this, std::forward<F>(f));
+  return detail::continue_later(detail::resume_context(how), *this, std::forward<F>(f));
+}
+
+template <class T>
+template <class F>
 future<detail::then_result<F, future<T>>> future<T>::then(synchronization_context& where, F&& f) {
   if (ready_or_throw() && detail::this_flow().sync == &where)
     return detail::continue_now(*this, std::forward<F>(f));

@@ -7,10 +7,12 @@
 #include <tendril/future.hpp>
 #include <tendril/latch.hpp>
 #include <tendril/scope.hpp>
+#include <tendril/task.hpp>
 
 #include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -390,6 +392,49 @@ TEST_SUITE("ambient") {
       }
     });
     CHECK(seen == std::vector<int>{10, 1, 11, 1, 12, 1, 13, 1});
+  }
+
+  TEST_CASE(
+      "a task begins with its starter's values, keeps its own over waits, and gives them back") {
+    with_workers({2}, [](tendril::runtime&) {
+      std::atomic<int> alive{0};
+      std::vector<std::string> seen;
+      int starter_sees = 0;
+      {
+        ambient<std::string> name("nobody");
+        ambient<std::shared_ptr<counted>> held;
+        tendril::promise<void> first, second;
+        const auto body = [&](tendril::future<void> a, tendril::future<void> b) -> tendril::task<> {
+          seen.push_back(name.get());
+          co_await std::move(a);
+          seen.push_back(name.get());  // in the completer's flow, with the starter's values
+          name.set("task");
+          held.set(std::make_shared<counted>(alive));
+          co_await std::move(b);
+          seen.push_back(name.get());
+        };
+        std::optional<tendril::future<void>> done;
+        std::thread([&] {  // a flow that ends before its task does
+          name.set("starter");
+          done = tendril::start(body(first.get_future(), second.get_future()));
+          if (name.get() == "starter") ++starter_sees;
+        })
+            .join();
+        std::thread([&] {
+          name.set("completer");
+          first.set_value();
+          if (name.get() == "completer") ++starter_sees;
+        }).join();
+        tendril::fiber([&] {
+          second.set_value();
+          if (name.get() == "nobody") ++starter_sees;
+        }).join();
+        done->get();
+      }
+      CHECK(seen == std::vector<std::string>{"starter", "starter", "task"});
+      CHECK(starter_sees == 3);
+      CHECK(alive == 0);
+    });
   }
 
   TEST_CASE("flows that share values set, drop and pass them on at the same time") {

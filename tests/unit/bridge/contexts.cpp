@@ -13,6 +13,7 @@
 #include <tendril/scope.hpp>
 #include <tendril/semaphore.hpp>
 #include <tendril/shared_mutex.hpp>
+#include <tendril/task.hpp>
 
 #include <array>
 #include <atomic>
@@ -251,6 +252,39 @@ TEST_SUITE("contexts") {
     CHECK_FALSE(in_time);
     CHECK(why == std::errc::operation_canceled);
     CHECK(counter.posts <= 2);  // one, if the request came before the second wait parked
+  }
+
+  TEST_CASE("continuations of futures and tasks are posted; none with configure_await(false)") {
+    const tendril::test::watchdog dog("continuations", nullptr);
+    loop_context loop;
+    counting_context counter(loop);
+    std::array<int, 5> posts{};
+    int ran = 0;
+    const auto step = [&](auto attach) {
+      tendril::promise<int> p;
+      auto result = attach(p.get_future());
+      p.set_value(1);
+      while (!result.is_ready()) loop.run_queued();
+      ran += result.get();
+      return counter.posts.exchange(0);
+    };
+    using future = tendril::future<int>;
+    const auto value = [](auto f) { return f.get(); };
+    const auto co_wait = [](future f, configure_await how) -> tendril::task<int> {
+      co_return co_await tendril::awaiting(std::move(f), how);
+    };
+    {
+      const use_context here(&counter);
+      posts[0] = step([&](future f) { return f.then(value); });
+      posts[1] = step([&](future f) { return f.then(configure_await(false), value); });
+      posts[2] = step([&](future f) { return f.share().then(configure_await(false), value); });
+      posts[3] = step(
+          [&](future f) { return tendril::start(co_wait(std::move(f), configure_await(true))); });
+      posts[4] = step(
+          [&](future f) { return tendril::start(co_wait(std::move(f), configure_await(false))); });
+    }
+    CHECK(posts == std::array<int, 5>{1, 0, 0, 1, 0});
+    CHECK(ran == 5);
   }
 
   TEST_CASE("a lock that is handed over is not held up by the context's queue") {
