@@ -12,8 +12,9 @@
 // counted in the block's balance, and the block goes when the chain and all frames have. Whether a free is the
 // chain's own is known without asking which flow this is: the awaiting coroutine has marked the frame `local`.
 //
-// Against operator new: a pair costs half of it, deep chains lie densely (16 bytes a frame, as malloc), and
-// the frames of a parked chain share lines and pages.
+// Against operator new, whose cache of the thread is hot in such a loop, a call that does not wait costs about a
+// tenth less (medians of interleaved runs). What the arena is kept for: deep chains lie densely (16 bytes a frame
+// besides the frame itself), and the frames of a parked chain share lines and pages.
 #include <tendril/detail/chain.hpp>
 #include <tendril/detail/sanitizers.hpp>
 #include <tendril/task.hpp>

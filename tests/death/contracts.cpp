@@ -13,14 +13,17 @@
 #include <tendril/runtime.hpp>
 #include <tendril/semaphore.hpp>
 #include <tendril/shared_mutex.hpp>
+#include <tendril/task.hpp>
 
 #include <doctest/doctest.h>
 
+#include <coroutine>
 #include <csignal>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -39,7 +42,28 @@ std::ptrdiff_t opaque(std::ptrdiff_t n) {
   return hidden;
 }
 
+/// Starts t and is destroyed while it waits.
+struct gives_up {
+  struct promise_type {
+    gives_up get_return_object() {
+      return {std::coroutine_handle<promise_type>::from_promise(*this)};
+    }
+    std::suspend_never initial_suspend() noexcept { return {}; }
+    std::suspend_always final_suspend() noexcept { return {}; }
+    void return_void() noexcept {}
+    void unhandled_exception() noexcept {}
+  };
+  std::coroutine_handle<promise_type> handle;
+};
+
 const broken contracts[] = {
+    {"a task was destroyed that has been started and has not ended",
+     [] {
+       promise<void> never;
+       const auto waits = [](future<void> f) -> task<> { co_await std::move(f); };
+       const auto other = [](task<> t) -> gives_up { co_await std::move(t); };
+       other(waits(never.get_future())).handle.destroy();
+     }},
     {"mutex::unlock: not locked",
      [] {
        mutex m;
