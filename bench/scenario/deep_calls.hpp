@@ -8,15 +8,12 @@
 // The third local is a double that the original divides by; with no yields that is a division by zero and a
 // conversion to int of what cannot be converted. Here it is multiplied.
 //
-// Where a model yields:
-//   fibers           this_fiber::yield, while another fiber is runnable, which yields for ever: two switches
-//   threads          std::this_thread::yield
-//   async1           Task.Yield: the method is queued on the pool and resumed from its loop
-//   task, lean       the coroutine is queued in a loop of the same thread and resumed from there
+// Where a model yields: places.hpp.
 #pragma once
 
 #include "bench/models/async1/task.hpp"
 #include "bench/models/lean/task.hpp"
+#include "bench/scenario/runs_by_turns.hpp"
 
 #include <tendril/ambient.hpp>
 #include <tendril/fiber.hpp>
@@ -69,11 +66,8 @@ struct finally {
 /// Counts iterations of the top frame until its time is over.
 class counter {
  public:
-  explicit counter(const job& j) : begin_(clock::now()), window_(j.window) {}
-  bool go_on() {
-    now_ = clock::now();
-    return now_ - begin_ < window_;
-  }
+  explicit counter(const job& j) : time_(j.window) {}
+  bool go_on() const { return time_.go_on(); }
   void returned(job& j, std::int64_t result) {
     if (j.throws || result != result_of_bottom) j.failed = true;
     ++iterations_;
@@ -82,16 +76,11 @@ class counter {
     if (!j.throws) j.failed = true;
     ++iterations_;
   }
-  double per_second() const {
-    return static_cast<double>(iterations_) / std::chrono::duration<double>(now_ - begin_).count();
-  }
+  double per_second() const { return time_.rate(iterations_); }
 
  private:
-  using clock = std::chrono::steady_clock;
-  clock::time_point begin_;
-  std::chrono::nanoseconds window_;
-  clock::time_point now_{};
-  std::int64_t iterations_ = 0;
+  timed_loop time_;
+  double iterations_ = 0;
 };
 
 // --- ordinary code: threads and fibers --------------------------------------------------------------------

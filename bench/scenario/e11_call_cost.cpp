@@ -100,23 +100,18 @@ double from_code(window w, const Call& call) {
 /// The loop of a coroutine of type Handle; call() gives what is to be awaited, or nothing.
 template <class Handle, class Call>
 Handle coroutine_loop(window w, Call call) {
-  using clock = std::chrono::steady_clock;
-  double calls = 0;
-  auto begin = clock::now();
-  bool warm = false;
-  for (auto now = begin; now - begin < (warm ? w : w / 4) || !warm; now = clock::now()) {
-    if (!warm && now - begin >= w / 4) {
-      warm = true;
-      calls = 0;
-      begin = now;
+  for (bool warm = false;; warm = true) {
+    const timed_loop time(warm ? w : w / 4);
+    double calls = 0;
+    while (time.go_on()) {
+      for (int i = 0; i != calls_a_look; ++i) {
+        if constexpr (std::is_void_v<decltype(call())>) call();
+        else co_await call();
+      }
+      calls += calls_a_look;
     }
-    for (int i = 0; i != calls_a_look; ++i) {
-      if constexpr (std::is_void_v<decltype(call())>) call();
-      else co_await call();
-    }
-    calls += calls_a_look;
+    if (warm) co_return time.rate(calls);
   }
-  co_return calls / std::chrono::duration<double>(clock::now() - begin).count();
 }
 
 struct cell {

@@ -18,6 +18,7 @@
 #include "bench/models/async1/task.hpp"
 #include "bench/models/lean/task.hpp"
 #include "bench/scenario/deep_calls.hpp"
+#include "bench/scenario/places.hpp"
 #include "bench/scenario/runs_by_turns.hpp"
 #include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
@@ -35,7 +36,6 @@
 #include <cstdio>
 #include <functional>
 #include <map>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -66,51 +66,25 @@ double run_thunk(job& j) {
   return deep::run_top(j, [&](job& k) { return tendril::await(enter(&k)); });
 }
 
-/// On a fiber, with another one runnable all the time.
-double on_fiber(tendril::runtime& runtime, const runner& run, job& j) {
-  struct shared {
-    bool over = false;
-    double rate = 0;
-  };
-  const auto s = std::make_unique<shared>();
-  runtime.run([&s = *s, &run, &j] {
-    tendril::ambient<int> value;
-    value.set(1);
-    tendril::fiber companion([&s, yields = j.yields != 0] {
-      while (yields && !s.over) tendril::this_fiber::yield();
-    });
-    s.rate = run(j);
-    s.over = true;
-    companion.join();
-  });
-  return s->rate;
-}
-
 template <class Traits>
-double on_tasks(tendril::runtime& runtime, job& j) {
-  struct shared {
-    lean::loop loop;
-    bool over = false;
-    double rate = 0;
-  };
-  const auto s = std::make_unique<shared>();
-  runtime.run([&s = *s, &j] {
-    j.loop = &s.loop;
-    tendril::fiber looper([&s, yields = j.yields != 0] {
-      while (yields && !s.over)
-        if (!s.loop.run_one()) tendril::this_fiber::yield();
-    });
-    using frame = tendril::task<std::int64_t>;
-    s.rate = tendril::await(deep::run_coroutine_top<tendril::task<double>, frame, Traits>(j));
-    s.over = true;
-    looper.join();
+double run_tasks(tendril::runtime& runtime, job& j) {
+  lean::loop loop;
+  j.loop = &loop;
+  using frame = tendril::task<std::int64_t>;
+  return on_tasks(runtime, loop, [&j] {
+    return deep::run_coroutine_top<tendril::task<double>, frame, Traits>(j);
   });
-  return s->rate;
 }
 
 runner runner_of(const std::string& impl, tendril::runtime& runtime, async1::thread_pool& pool) {
   const auto fiber = [&runtime](runner run) {
-    return [&runtime, run](job& j) { return on_fiber(runtime, run, j); };
+    return [&runtime, run](job& j) {
+      return on_fiber(runtime, j.yields != 0, [&] {
+        tendril::ambient<int> value;
+        value.set(1);
+        return run(j);
+      });
+    };
   };
   if (impl == "thread") return run_plain<ambient_mode::flow_up>;
   if (impl == "fiber") return fiber(run_plain<ambient_mode::flow_up>);
@@ -131,9 +105,9 @@ runner runner_of(const std::string& impl, tendril::runtime& runtime, async1::thr
         return deep::run_coroutine_top<async1::value_task<double>, frame, deep::async1_traits>(j);
       });
     };
-  if (impl == "task") return [&](job& j) { return on_tasks<deep::loop_traits>(runtime, j); };
+  if (impl == "task") return [&](job& j) { return run_tasks<deep::loop_traits>(runtime, j); };
   if (impl == "task/passing")
-    return [&](job& j) { return on_tasks<deep::passing_traits>(runtime, j); };
+    return [&](job& j) { return run_tasks<deep::passing_traits>(runtime, j); };
   if (impl == "lean")
     return [](job& j) {
       lean::loop loop;
@@ -263,24 +237,11 @@ void headline(context& ctx, const figures& found, const std::vector<turn>& turns
 }
 
 std::vector<turn> turns_of(int window_ms, bool density) {
-  std::vector<turn> all;
-  const auto add = [&](const std::string& variant, const std::string& impl, arguments args) {
-    args.set("impl", impl);
-    args.set("window-ms", std::to_string(window_ms));
-    args.set("finally", density ? "1" : "0");
-    all.push_back({variant, "deep-calls", std::move(args)});
-  };
-  add("thread", "thread", {});
-  for (const std::string& stack : stack_variants()) {
-    add("fiber/" + stack, "fiber", fiber_arguments(stack));
-    if (stack != "reserved") continue;
-    add("fiber/reserved/restore", "fiber/restore", fiber_arguments(stack));
-    add("fiber/reserved/capture", "fiber/capture", fiber_arguments(stack));
-  }
-  for (const char* const impl :
-       {"thunk", "async1", "async1_valuetask", "task", "task/passing", "lean"})
-    if (has_thunks || std::string(impl) != "thunk") add(impl, impl, {});
-  return all;
+  return turns_of_models(
+      "deep-calls",
+      {"thread", "fiber", "fiber/restore", "fiber/capture", "thunk", "async1", "async1_valuetask",
+       "task", "task/passing", "lean"},
+      {{"window-ms", std::to_string(window_ms)}, {"finally", density ? "1" : "0"}});
 }
 
 void run_exceptions(context& ctx) {
@@ -288,7 +249,7 @@ void run_exceptions(context& ctx) {
   const int window_ms = ctx.pick(8, 250);
   const int core = usable_cores().front();
   const parameters params{{"runs", runs}, {"window_ms", window_ms}, {"core", core}};
-  std::printf("  %s; %s; figures are iterations in 250 ms\n", to_text(params).c_str(),
+  std::printf("  %s; %s; figures are iterations in 250 ms of CPU\n", to_text(params).c_str(),
               describe_trimming(runs).c_str());
   const std::vector<turn> turns = turns_of(window_ms, false);
   const figures found = run_by_turns(ctx, turns, runs, core);
@@ -311,7 +272,7 @@ void run_finallys(context& ctx) {
   const int core = usable_cores().front();
   const parameters params{
       {"D", finally_depth}, {"runs", runs}, {"window_ms", window_ms}, {"core", core}};
-  std::printf("  %s; %s; figures are iterations in 250 ms\n", to_text(params).c_str(),
+  std::printf("  %s; %s; figures are iterations in 250 ms of CPU\n", to_text(params).c_str(),
               describe_trimming(runs).c_str());
   const std::vector<turn> turns = turns_of(window_ms, true);
   const figures found = run_by_turns(ctx, turns, runs, core);

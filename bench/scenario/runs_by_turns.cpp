@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/scenario/runs_by_turns.hpp"
 
+#include "bench/scenario/thunks.hpp"
+#include "bench/scenario/variants.hpp"
 #include "bench/support/process.hpp"
 
 #include <algorithm>
@@ -23,6 +25,26 @@ double trimmed_mean(std::vector<double> runs) {
   const auto from = runs.begin() + static_cast<std::ptrdiff_t>(t.dropped);
   const auto to = from + static_cast<std::ptrdiff_t>(t.averaged);
   return std::accumulate(from, to, 0.0) / static_cast<double>(t.averaged);
+}
+
+std::vector<turn> turns_of_models(const std::string& role, const std::vector<std::string>& impls,
+                                  const arguments& common) {
+  std::vector<turn> all;
+  const auto add = [&](const std::string& variant, const std::string& impl, arguments args) {
+    const std::vector<std::string> words = common.words();
+    for (std::size_t i = 0; i + 1 < words.size(); i += 2)
+      args.set(words[i].substr(2), words[i + 1]);
+    args.set("impl", impl);
+    all.push_back({variant, role, std::move(args)});
+  };
+  for (const std::string& impl : impls) {
+    if (impl == "fiber")
+      for (const std::string& stack : stack_variants())
+        add("fiber/" + stack, impl, fiber_arguments(stack));
+    else if (impl.rfind("fiber/", 0) == 0) add("fiber/reserved" + impl.substr(5), impl, {});
+    else if (has_thunks || impl.find("thunk") == std::string::npos) add(impl, impl, {});
+  }
+  return all;
 }
 
 std::string describe_trimming(unsigned runs) {

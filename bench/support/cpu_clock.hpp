@@ -9,5 +9,7 @@ namespace bench {
 
 /// In nanoseconds.
 double thread_cpu_ns() noexcept;
+/// The same of all threads of the process: where what is measured may change threads, and the others sleep.
+double process_cpu_ns() noexcept;
 
 }  // namespace bench

@@ -260,6 +260,7 @@ T result_of(task_object<T>& t) {
   else return std::move(t.value());
 }
 
+/// Awaits what somebody else keeps, without a handle of its own (g++ 12 copies an lvalue that is awaited).
 template <class Awaitable>
 struct configured {
   Awaitable& awaited;
@@ -304,7 +305,7 @@ class [[nodiscard]] task {
     object_->wait();
     return await_resume();
   }
-  /// ConfigureAwait.
+  /// ConfigureAwait. The task is kept by the caller.
   auto configure_await(bool return_to_context) noexcept {
     return detail::configured<task>{*this, return_to_context};
   }
