@@ -22,7 +22,6 @@
 #include "bench/models/async1/task.hpp"
 #include "bench/models/lean/task.hpp"
 #include "bench/scenario/runs_by_turns.hpp"
-#include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/process.hpp"
@@ -34,6 +33,7 @@
 #include <tendril/future.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
 #include <chrono>
 #include <cstdio>
@@ -200,8 +200,7 @@ int min_call(const arguments& args, role_output& out) {
   lean::loop loop;
   tendril::ambient<int> value;
   value.set(1);  // this thread's, and the fibers' that it starts
-  for (const cell& c : cells_of(stack, runtime, pool, loop))
-    if (has_thunks || c.name.find("thunk") == std::string::npos) out.send(c.name, c.measure(w));
+  for (const cell& c : cells_of(stack, runtime, pool, loop)) out.send(c.name, c.measure(w));
   return 0;
 }
 const role_registration min_call_role("min-call", min_call);

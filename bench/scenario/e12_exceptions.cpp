@@ -20,7 +20,6 @@
 #include "bench/scenario/deep_calls.hpp"
 #include "bench/scenario/places.hpp"
 #include "bench/scenario/runs_by_turns.hpp"
-#include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/process.hpp"
@@ -32,6 +31,7 @@
 #include <tendril/future.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
 #include <cstdio>
 #include <functional>

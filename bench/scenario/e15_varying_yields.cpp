@@ -13,7 +13,6 @@
 #include "bench/models/lean/task.hpp"
 #include "bench/scenario/places.hpp"
 #include "bench/scenario/runs_by_turns.hpp"
-#include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/process.hpp"
@@ -23,6 +22,7 @@
 #include <tendril/fiber.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
 #include <chrono>
 #include <cstdint>

@@ -15,7 +15,6 @@
 #include "bench/models/async1/task.hpp"
 #include "bench/scenario/allocations.hpp"
 #include "bench/scenario/runs_by_turns.hpp"
-#include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/process.hpp"
@@ -26,6 +25,7 @@
 #include <tendril/future.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
 #include <cstdint>
 #include <cstdio>

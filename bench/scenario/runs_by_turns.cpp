@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/scenario/runs_by_turns.hpp"
 
-#include "bench/scenario/thunks.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/process.hpp"
 
@@ -42,7 +41,7 @@ std::vector<turn> turns_of_models(const std::string& role, const std::vector<std
       for (const std::string& stack : stack_variants())
         add("fiber/" + stack, impl, fiber_arguments(stack));
     else if (impl.rfind("fiber/", 0) == 0) add("fiber/reserved" + impl.substr(5), impl, {});
-    else if (has_thunks || impl.find("thunk") == std::string::npos) add(impl, impl, {});
+    else add(impl, impl, {});
   }
   return all;
 }

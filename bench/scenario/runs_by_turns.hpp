@@ -42,7 +42,7 @@ std::map<std::string, cells> run_by_turns(context& ctx, const std::vector<turn>&
                                           int core);
 
 /// One turn for each of `impls`, which the role gets as --impl: "fiber" for each stack policy, as "fiber/<stack>"
-/// with --stack; what contains "thunk" only where there are thunks.
+/// with --stack.
 std::vector<turn> turns_of_models(const std::string& role, const std::vector<std::string>& impls,
                                   const arguments& common);
 
