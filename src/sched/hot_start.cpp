@@ -132,9 +132,14 @@ platform::next_context hot_main(void* transfer) noexcept {
   scheduler& s = t.owner;
   const worker_use here;
   worker* const w = t.guest ? nullptr : here.get();
-  ensure_id(c);
-  if (w != nullptr) w->counters().spawned.add();
-  else s.count_spawned_outside();
+  if (w != nullptr) {
+    if (c->id.load(std::memory_order_relaxed) == 0)
+      c->id.store(w->take_id(), std::memory_order_relaxed);
+    w->counters().spawned.add();
+  } else {
+    ensure_id(c);
+    s.count_spawned_outside();
+  }
   // Counted, then the look: request_stop() says so first, then looks for fibers. One of us sees the other.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (s.stopping()) {
