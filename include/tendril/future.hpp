@@ -72,6 +72,13 @@ struct unwrapped<future<T>> {
 template <class F, class Source>
 using then_result = typename unwrapped<std::invoke_result_t<std::decay_t<F>, Source>>::type;
 
+// In then.hpp.
+template <class Source, class F>
+future<then_result<F, Source>> continue_now(Source& source, F&& f);
+template <class Source, class F>
+future<then_result<F, Source>> continue_later(synchronization_context* where, Source& source,
+                                              F&& f);
+
 }  // namespace detail
 
 /// The reading end: one-shot, move-only. Destroying it does not wait, also not after async.

@@ -17,6 +17,7 @@
 #include <tendril/detail/timed.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/future.hpp>
+#include <tendril/synchronization_context.hpp>
 
 #include <atomic>
 #include <chrono>

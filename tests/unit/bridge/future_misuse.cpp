@@ -4,10 +4,14 @@
 #include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
+#include <tendril/await.hpp>
 #include <tendril/error.hpp>
 #include <tendril/future.hpp>
 #include <tendril/latch.hpp>
+#include <tendril/task.hpp>
+#include <tendril/thunk.hpp>
 
+#include <chrono>
 #include <future>
 #include <memory>
 #include <stdexcept>
@@ -206,6 +210,61 @@ TEST_SUITE("future_misuse") {
       CHECK(shared_saw == 1);
       CHECK(c.get());
       CHECK(sc.get());
+    });
+  }
+
+  TEST_CASE("a promise destroyed while a coroutine waits, in a task and by way of shared futures") {
+    with_workers([](tendril::runtime&) {
+      tendril::promise<int> p;
+      tendril::promise<int> q;
+      const auto wait_for = [](tendril::future<int> f) -> tendril::task<std::error_code> {
+        try {
+          co_await std::move(f);
+        } catch (const std::future_error& e) {
+          co_return e.code();
+        }
+        co_return {};
+      };
+      auto f = p.get_future();
+      auto shared = q.get_future().share();
+      std::error_code direct;
+      std::error_code through_shared;
+      tendril::fiber first([&] { direct = tendril::await(wait_for(std::move(f))); });
+      tendril::fiber second([&] {
+        through_shared = tendril::await(
+            wait_for(shared.then([](tendril::shared_future<int> s) { return s.get(); })));
+      });
+      tendril::fiber breaker([&] {
+        tendril::this_fiber::yield();
+        const tendril::promise<int> a(std::move(p));
+        const tendril::promise<int> b(std::move(q));
+      });
+      breaker.join();
+      first.join();
+      second.join();
+      CHECK(direct == std::future_errc::broken_promise);
+      CHECK(through_shared == std::future_errc::broken_promise);
+    });
+  }
+
+  TEST_CASE("a thunk that waits for its own result is told; a request stops it") {
+    with_workers([](tendril::runtime&) {
+      tendril::promise<tendril::future<int>*> own;
+      auto where = own.get_future();
+      std::error_code code;
+      auto f = tendril::thunk([&] {
+        tendril::future<int>* const self = where.get();
+        code = error_of([&] { self->wait(); });
+        return 4;
+      })();
+      own.set_value(&f);
+      CHECK(f.get() == 4);
+      CHECK(code == tendril::make_error_code(tendril::errc::would_deadlock));
+
+      auto sleeper =
+          tendril::thunk([] { tendril::this_fiber::sleep_for(std::chrono::hours(1)); })();
+      CHECK(sleeper.request_stop());
+      CHECK(error_of([&] { sleeper.get(); }) == std::errc::operation_canceled);
     });
   }
 

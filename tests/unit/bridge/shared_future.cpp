@@ -3,6 +3,7 @@
 #include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
+#include <tendril/await.hpp>
 #include <tendril/future.hpp>
 
 #include <atomic>
@@ -33,6 +34,7 @@ TEST_SUITE("shared_future") {
     static_assert(std::is_same_v<decltype(a.get()), const std::string&>);
     CHECK(a.get() == "text");
     CHECK(&a.get() == &b.get());
+    CHECK(&tendril::await(a) == &b.get());
     auto c = std::move(a);
     CHECK_FALSE(a.valid());
     CHECK(c.get() == "text");
