@@ -4,9 +4,10 @@
 #pragma once
 
 #include "bench/models/async1/task.hpp"
-#include "bench/scenario/resumption.hpp"
 
 #include <tendril/task.hpp>
+
+#include <utility>
 
 namespace bench {
 
@@ -18,8 +19,13 @@ using tendril_task = tendril::task<T>;
 template <class T>
 using async1_task = async1::task<T>;
 
-/// Has begun already, and keeps itself; what it throws stays in it, as in .NET.
+/// Runs a coroutine that nobody waits for. What it throws is lost: its results are checked.
 template <class T>
-void run_detached(async1::task<T> /*nobody waits for it*/) {}
+void run_detached(tendril::task<T> t) {
+  static_cast<void>(tendril::start(std::move(t)));
+}
+/// Has begun already, and keeps itself.
+template <class T>
+void run_detached(async1::task<T> /*the last handle*/) {}
 
 }  // namespace bench

@@ -91,7 +91,7 @@ int main(int argc, char** argv) {
   app.add_flag("--list", want_list, "list the experiments and what they show");
   app.add_option("--run", ids, "ids, comma-separated (default: all)")->delimiter(',');
   auto* const brief_flag =
-      app.add_flag("--short", brief, "short runs, at most 3 minutes in all (default)");
+      app.add_flag("--short", brief, "short runs, at most 4 minutes in all (default)");
   app.add_flag("--full", full, "long runs, for figures to quote")->excludes(brief_flag);
   app.add_option("--json", json_file, "write the figures to this file");
   app.add_flag("--self-check", self_check,
@@ -132,7 +132,7 @@ int main(int argc, char** argv) {
 
   const std::chrono::duration<double> all_took = std::chrono::steady_clock::now() - start;
   std::printf("\n%zu experiments took %.0f s%s\n", picked.size(), all_took.count(),
-              full ? "" : ", of at most 180 s");
+              full ? "" : ", of at most 240 s");
 
   if (!json_file.empty()) {
     try {

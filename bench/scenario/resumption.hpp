@@ -7,7 +7,6 @@
 #pragma once
 
 #include <coroutine>
-#include <exception>
 #include <utility>
 
 namespace bench {
@@ -40,22 +39,5 @@ class resumption {
   void (*run_)(void*) = nullptr;
   void* argument_ = nullptr;
 };
-
-/// A coroutine that starts at once and owns itself. What it throws ends the process.
-struct detached {
-  struct promise_type {
-    detached get_return_object() const noexcept { return {}; }
-    std::suspend_never initial_suspend() const noexcept { return {}; }
-    std::suspend_never final_suspend() const noexcept { return {}; }
-    void return_void() const noexcept {}
-    [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
-  };
-};
-
-/// Runs a task of any type from code that is no coroutine.
-template <class Awaitable>
-detached run_detached(Awaitable task) {
-  co_await std::move(task);
-}
 
 }  // namespace bench

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <tuple>
 #include <utility>
 
 namespace bench {
@@ -45,7 +46,7 @@ registration::registration(experiment e) { registered().push_back(std::move(e));
 std::vector<experiment> experiments() {
   std::vector<experiment> all = registered();
   std::sort(all.begin(), all.end(), [](const experiment& a, const experiment& b) {
-    return std::pair(number_of(a), a.id) < std::pair(number_of(b), b.id);
+    return std::tuple(a.id[0], number_of(a), a.id) < std::tuple(b.id[0], number_of(b), b.id);
   });
   return all;
 }

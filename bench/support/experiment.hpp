@@ -59,7 +59,7 @@ struct registration {
   explicit registration(experiment e);
 };
 
-/// All of them, E2 before E10, E8 before E8h.
+/// All of them, E2 before E10, E8 before E8h, S1 after all E.
 std::vector<experiment> experiments();
 
 }  // namespace bench
