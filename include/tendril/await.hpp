@@ -43,11 +43,6 @@ template <class T>
 T await(future<T>& f) {
   return f.get();
 }
-/// The same of a shared_future: the reference is good as long as any copy of it is.
-template <class T>
-std::add_lvalue_reference_t<const T> await(const shared_future<T>& f) {
-  return f.get();
-}
 
 /// f.get(): a reference that is good while a copy of f lives.
 template <class T>
