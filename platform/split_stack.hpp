@@ -13,9 +13,10 @@
 //     | guard | reserve: no frame of split code | frames, grow down    first_sp | segment |
 //             | but what unsplit callees need   |limit
 //
-// The lowest five bits of a limit word are a tag: n - 11, so that the header is found from the word
-// alone (limits are multiples of 32); native_tag marks the native stack of a thread, whose header is
-// thread_stacks::native.
+// The lowest five bits of a limit word are a tag: n - 10, so that the header is found from the word
+// alone (limits are multiples of 32); 0 marks the native stack of a thread, whose header is
+// thread_stacks::native. So one test finds both who has no limit and who is on the native stack already:
+// native_call leaves both where they are.
 //
 // Invariants
 //  1. segment::next is free: no live frame is on it or beyond it. It is kept while its fiber runs, so
@@ -53,8 +54,9 @@ static_assert(sizeof(segment) == 64 && offsetof(segment, limit) == 8 &&
               "morestack.S knows these");
 
 inline constexpr unsigned smallest_segment_shift = 11;
+inline constexpr unsigned smallest_segment_tag = 1;
 inline constexpr std::uintptr_t limit_tag_mask = 31;
-inline constexpr std::uintptr_t native_tag = 31;
+inline constexpr std::uintptr_t native_tag = 0;
 /// The segment that follows a fiber's first, and on which most calls into unsplit code run: address
 /// space, of which only what is touched takes memory.
 inline constexpr unsigned standard_segment_shift = 17;
@@ -63,13 +65,17 @@ inline constexpr unsigned standard_segment_shift = 17;
 struct thread_stacks {
   std::byte* slow_top;    ///< of a stack for the runtime's slow paths alone
   std::byte* native_top;  ///< where native_call starts: the thread's own stack, 64 KiB further down
-  segment* native;  ///< header of the native stack; its limit is tagged native_tag. Its next is
-                    ///< not null while a pinned segment may be in use (see segment::pinned)
-  segment* spare;   ///< standard segments, ready to be entered; linked by next
+  segment* native;        ///< header of the native stack; its limit is tagged native_tag
+  segment* spare;         ///< standard segments, ready to be entered; linked by next
   std::size_t spares;
+  /// The native stack's, for who comes from a segment; 0 once a pinned segment may be in use (see
+  /// segment::pinned): then it must be looked whether the caller stands on one.
+  std::uintptr_t native_limit;
 };
-static_assert(offsetof(thread_stacks, spare) == 24 && offsetof(thread_stacks, spares) == 32,
-              "morestack.S knows these");
+static_assert(offsetof(thread_stacks, native_top) == 8 && offsetof(thread_stacks, native) == 16 &&
+                  offsetof(thread_stacks, spare) == 24 && offsetof(thread_stacks, spares) == 32 &&
+                  offsetof(thread_stacks, native_limit) == 40,
+              "morestack.S and native_stack.hpp know these");
 
 extern "C" {
 /// Address it by name only from code that cannot be interrupted by a switch (compilers keep
@@ -97,14 +103,23 @@ void* tendril_dynamic_space(std::uintptr_t limit, std::size_t bytes, void* sp) n
 
 /// Room above the limit with which a call into unsplit code stays where it is; the reserve comes on top.
 inline constexpr std::size_t foreign_room = std::size_t{16} << 10;
-static_assert(native_tag == 31 && standard_segment_shift == 17 && foreign_room == 16 * 1024,
+static_assert(native_tag == 0 && smallest_segment_tag == 1 && standard_segment_shift == 17 &&
+                  foreign_room == 16 * 1024,
               "morestack.S knows these");
+
+/// The size of the segments whose limit words have this tag, which is not native_tag.
+inline constexpr std::size_t segment_bytes(std::uintptr_t tag) noexcept {
+  return std::size_t{1} << (smallest_segment_shift - smallest_segment_tag + tag);
+}
+inline constexpr std::uintptr_t segment_tag(unsigned shift) noexcept {
+  return shift - smallest_segment_shift + smallest_segment_tag;
+}
 
 /// The header of the segment that a limit word other than 0 belongs to.
 inline segment* segment_of(std::uintptr_t limit) noexcept {
   const std::uintptr_t tag = limit & limit_tag_mask;
   if (tag == native_tag) return tendril_thread_stacks.native;
-  const std::uintptr_t bytes = std::uintptr_t{1} << (smallest_segment_shift + tag);
+  const std::uintptr_t bytes = segment_bytes(tag);
   return reinterpret_cast<segment*>((limit | (bytes - 1)) + 1 - sizeof(segment));
 }
 

@@ -50,14 +50,14 @@ template <auto F>
 
 /// f(args...), on the native stack of the thread if the caller is on a segmented one.
 ///
-/// \param f     whatever std::invoke takes. If it is known not to throw (its type says noexcept), the
-///              change of stacks is inlined and adds next to nothing; else a stub adds about 1 ns
+/// \param f     whatever std::invoke takes. For a function whose arguments fit in registers the change of
+///              stacks is inlined; anything else adds a call
 /// \param args  handed on as std::invoke does
 /// \return      what f returns, in place: also what cannot be moved
 /// \throws      what f throws
 /// \switch  no; if f parks, or calls back what parks, its thread is blocked meanwhile
 /// \threads any
-/// \cost    off segmented stacks one load and a predicted branch; no allocation anywhere
+/// \cost    off segmented stacks two loads and two predicted branches; no allocation anywhere
 template <class F, class... Args>
 requires std::is_invocable_v<F, Args...>
 [[gnu::always_inline]] constexpr std::invoke_result_t<F, Args...> native_call(
@@ -85,7 +85,7 @@ requires std::is_invocable_v<detail::target_type<F>, Args...>
 /// libraries, and callbacks that throw nothing.
 ///
 /// If one throws all the same, the program ends by std::terminate, or, where the target is a function
-/// whose arguments and result are plain numbers and pointers, the behaviour is undefined.
+/// whose arguments fit in registers, the behaviour is undefined.
 template <class F, class... Args>
 requires std::is_invocable_v<F, Args...>
 [[gnu::always_inline]] constexpr std::invoke_result_t<F, Args...> native_call_noexcept(

@@ -50,7 +50,7 @@
         .set    STANDARD_SHIFT, 17
         .set    STANDARD_ROOM, 80 * 1024        // less than what a standard segment has
         .set    STANDARD_UNITS, 64              // 128 KiB in units of 2 KiB
-        .set    NATIVE_TAG, 31
+        .set    SMALLEST_TAG, 1
         .set    FOREIGN_ROOM, 16 * 1024
         .set    SLACK, 128                      // return address, alignment
 
@@ -81,10 +81,9 @@
 .macro SIZE_OF_SEGMENT native
         movq    %fs:0x70, %rdi
         movl    %edi, %ecx
-        andl    $31, %ecx
-        cmpl    $NATIVE_TAG, %ecx
-        je      \native
-        movl    $2048, %eax
+        andl    $31, %ecx                       // 0: native
+        jz      \native
+        movl    $1024, %eax
         shlq    %cl, %rax
 .endm
 
@@ -121,10 +120,9 @@ __morestack:
         pushq   %rcx
         pushq   %rdi
         movl    %eax, %ecx
-        andl    $31, %ecx
-        cmpl    $NATIVE_TAG, %ecx
-        je      .Lslow
-        movl    $2048, %edi
+        andl    $31, %ecx                       // 0: native
+        jz      .Lslow
+        movl    $1024, %edi
         shlq    %cl, %rdi
         movq    %rdi, %rcx                      // its size
         decq    %rdi
@@ -402,8 +400,8 @@ __morestack_allocate_stack_space:
 tendril_give_back_segments:
         .cfi_startproc
         SIZE_OF_SEGMENT 1f
-        testl   %ecx, %ecx
-        jz      3f
+        cmpl    $SMALLEST_TAG, %ecx
+        je      3f
 .Lseen: decq    %rax
         orq     %rdi, %rax
         cmpq    $0, SEG_NEXT - (HEADER_BYTES - 1)(%rax)

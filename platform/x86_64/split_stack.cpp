@@ -17,7 +17,9 @@ TENDRIL_API constinit __thread thread_stacks tendril_thread_stacks __attribute__
 std::uint32_t tendril_vector_mask = 0;
 std::uint32_t tendril_vector_bytes = 512 + 64;
 
-bool tendril_stack_pinned(std::uintptr_t limit) noexcept { return segment_of(limit)->pinned != 0; }
+std::uintptr_t tendril_native_limit(std::uintptr_t limit) noexcept {
+  return segment_of(limit)->pinned != 0 ? 0 : tendril_thread_stacks.native->limit;
+}
 }
 
 std::uintptr_t stack_limit() noexcept {
@@ -26,7 +28,10 @@ std::uintptr_t stack_limit() noexcept {
   return limit;
 }
 
-bool on_native_stack() noexcept { return (stack_limit() & limit_tag_mask) == native_tag; }
+bool on_native_stack() noexcept {
+  const std::uintptr_t limit = stack_limit();
+  return limit != 0 && (limit & limit_tag_mask) == native_tag;
+}
 
 bool prologue_was_adjusted(const void* code) noexcept {
   // Of a small frame: "cmp %fs:0x70, %rsp" becomes "stc" (lld, gold), so that the jump is always taken.

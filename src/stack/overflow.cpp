@@ -100,8 +100,8 @@ struct segment_block {
 
 segment_block block_of(std::uintptr_t limit) noexcept {
   const std::uintptr_t tag = limit & platform::limit_tag_mask;
-  if (limit == 0 || tag == platform::native_tag) return {};
-  const std::size_t bytes = std::size_t{1} << (platform::smallest_segment_shift + tag);
+  if (tag == platform::native_tag) return {};  // or no limit at all
+  const std::size_t bytes = platform::segment_bytes(tag);
   return {reinterpret_cast<std::byte*>(limit & ~(bytes - 1)), bytes};
 }
 

@@ -57,7 +57,7 @@ segment* write_header(std::byte* base, unsigned shift, std::byte* low, std::byte
   s->first_sp =
       reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(top) & ~std::uintptr_t{63});
   s->room = reinterpret_cast<std::uintptr_t>(s->first_sp) - limit;
-  s->limit = limit | (shift - platform::smallest_segment_shift);
+  s->limit = limit | platform::segment_tag(shift);
   s->shift = static_cast<std::uint8_t>(shift);
   s->total = static_cast<std::uint32_t>((std::size_t{1} << shift) / unit);
   return s;
@@ -195,6 +195,7 @@ void thread_segments::set_up(segment_supply& from, const platform::stack_bounds&
   native_.room = reinterpret_cast<std::uintptr_t>(mine.native_top) - limit;
   native_.pinned = 1;
   mine.native = &native_;
+  mine.native_limit = native_.limit;
 }
 
 thread_segments::~thread_segments() {
@@ -257,6 +258,7 @@ segment* tendril_next_segment(std::uintptr_t limit, std::size_t bytes) noexcept 
   next->total = static_cast<std::uint32_t>(total / unit);
   next->pinned = from->pinned;
   from->next = next;
+  if (from == mine.native) mine.native_limit = 0;
   return next;
 }
 

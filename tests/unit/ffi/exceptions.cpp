@@ -138,6 +138,28 @@ TEST_SUITE("ffi.exceptions") {
     }
   }
 
+  TEST_CASE("leave the caller's locals alone, over-aligned ones too") {
+    // Frames that are aligned when they are entered address their locals in a way of their own.
+    gives({"foreign 100", "4950"}, 100, [](std::vector<std::string>& got) {
+      alignas(64) volatile int first[16] = {};
+      alignas(32) volatile int sums[16] = {};
+      int thrown = 0;
+      for (int i = 1; i <= 100; ++i) {
+        first[i % 16] = i;
+        try {
+          native_call(foreign_throw, i);
+        } catch (const foreign_error& e) {
+          thrown += e.number == i && first[i % 16] == i ? 1 : 1000;
+          sums[i % 16] = sums[i % 16] + i - 1;
+        }
+      }
+      int sum = 0;
+      for (const volatile int& s : sums) sum += s;
+      got.push_back("foreign " + std::to_string(thrown));
+      got.push_back(std::to_string(sum));
+    });
+  }
+
   TEST_CASE("that foreign code catches stay there") {
     gives({"-5", "12"}, 3, [](std::vector<std::string>& got) {
       const auto throws = +[](void*) -> int {

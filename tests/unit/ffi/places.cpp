@@ -37,9 +37,11 @@ struct dressing {
     saved = platform::tendril_thread_stacks;
     platform::tendril_thread_stacks.native_top = low + double_bytes;
     platform::tendril_thread_stacks.native = &header;
+    platform::tendril_thread_stacks.native_limit = header.limit;
     // As the first segment of a fiber has it; whose, does not matter.
     const std::byte here{};
-    write_limit((reinterpret_cast<std::uintptr_t>(&here) - 65536) & ~platform::limit_tag_mask);
+    write_limit(((reinterpret_cast<std::uintptr_t>(&here) - 65536) & ~platform::limit_tag_mask) |
+                platform::smallest_segment_tag);
   }
   ~dressing() {
     write_limit(0);

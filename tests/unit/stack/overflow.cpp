@@ -82,7 +82,7 @@ void need(bool ok) {
 
 /// The limit word of a segment of 2^shift bytes whose lowest frame byte is at `low`.
 std::uintptr_t limit_word(const std::byte* low, unsigned shift) {
-  return (reinterpret_cast<std::uintptr_t>(low) + 512) | (shift - platform::smallest_segment_shift);
+  return (reinterpret_cast<std::uintptr_t>(low) + 512) | platform::segment_tag(shift);
 }
 
 void expect_handler() {
