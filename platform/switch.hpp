@@ -34,7 +34,7 @@ void* tendril_switch_first(void** save, void* to, void* transfer) noexcept;
 /// Saves the caller's context as tendril_switch does, and calls entry(transfer) on a stack whose frames begin
 /// below `top` (16-byte aligned), with the given limit and the caller's control words. When entry comes
 /// back without having been switched away from (see next_context), this is a call and no switch: null is
-/// returned. Else somebody switches to the saved context, and it returns what that one transfers.
+/// returned, and the control words are those that entry leaves. Else somebody switches to the saved context, and it returns what that one transfers.
 void* tendril_call(void** save, void* top, std::uintptr_t limit, entry_function entry,
                    void* transfer) noexcept;
 }

@@ -175,15 +175,21 @@ std::tuple<A, B, Rest...> unpack(std::tuple<A, B, Rest...>&& all) {
   return std::move(all);
 }
 
-/// ec == null: an error is thrown.
+template <class... Args>
+using unpacked = decltype(unpack(std::declval<std::tuple<Args...>>()));
+
+/// ec == null: an error is thrown. The types of results are said, not deduced from a body: Asio asks for them
+/// while it looks for the overload that is meant, for results, too, that could not be made.
 template <class... Args>
 struct fiber_result {
-  static auto give(std::tuple<Args...>&& all, net_error_code*) { return unpack(std::move(all)); }
+  static unpacked<Args...> give(std::tuple<Args...>&& all, net_error_code*) {
+    return unpack(std::move(all));
+  }
 };
 template <class First, class... Rest>
 requires is_net_error<First>
 struct fiber_result<First, Rest...> {
-  static auto give(std::tuple<First, Rest...>&& all, net_error_code* ec) {
+  static unpacked<Rest...> give(std::tuple<First, Rest...>&& all, net_error_code* ec) {
     if constexpr (std::is_same_v<First, net_error_code>) {
       if (ec != nullptr) *ec = std::get<0>(all);
     }

@@ -11,6 +11,9 @@
 #include <atomic>
 #include <cstddef>
 
+#if TENDRIL_ASAN || TENDRIL_TSAN
+#include <cfenv>
+#endif
 #if TENDRIL_ASAN
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -29,6 +32,10 @@ struct context {
 #endif
 #if TENDRIL_TSAN
   void* tsan_fiber = nullptr;
+#endif
+#if TENDRIL_ASAN || TENDRIL_TSAN
+  std::fenv_t* callee_left =
+      nullptr;  ///< in call_context(): for the environment that the callee leaves
 #endif
 
   /// Prepares [low, high) to run entry(transfer) at the first switch to it. `limit`: of a segmented stack.
@@ -102,9 +109,16 @@ inline void* call_context(context& from, context& to, [[maybe_unused]] void* low
 #else
   static_cast<void>(to);
 #endif
+#if TENDRIL_ASAN || TENDRIL_TSAN
+  std::fenv_t left;
+  from.callee_left = &left;
+#endif
   void* const result = platform::tendril_call(&from.sp, high, limit, entry, transfer);
 #if TENDRIL_ASAN
   __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);
+#endif
+#if TENDRIL_ASAN || TENDRIL_TSAN
+  if (result == nullptr) std::fesetenv(&left);  // it was a switch, which has loaded ours
 #endif
   return result;
 }
@@ -114,6 +128,7 @@ inline void* call_context(context& from, context& to, [[maybe_unused]] void* low
 [[nodiscard]] inline platform::next_context return_context([[maybe_unused]] context& mine,
                                                            context& caller) noexcept {
 #if TENDRIL_ASAN || TENDRIL_TSAN
+  std::fegetenv(caller.callee_left);
 #if TENDRIL_ASAN
   __sanitizer_start_switch_fiber(nullptr, caller.stack_low, caller.stack_bytes);
 #else

@@ -18,7 +18,8 @@ namespace bc = boost::context::detail;
 struct passage {
   void** save;
   void* transfer;
-  entry_function entry = nullptr;  // of a new stack that tendril_call enters
+  entry_function entry = nullptr;     // of a new stack that tendril_call enters
+  const std::fenv_t* left = nullptr;  // by an entry function that returns to tendril_call
 };
 
 entry_function entry_point = nullptr;  // one entry for all fibers, set before the first switch
@@ -32,9 +33,16 @@ void* arrive(bc::transfer_t t) noexcept {
 
 void leave(const next_context& next) {
   void* grave;
-  const bool back = next.sp == nullptr;
-  passage p{&grave, back ? nullptr : next.transfer};
-  bc::jump_fcontext(back ? next.transfer : next.sp, &p);
+  if (next.sp != nullptr) {
+    passage p{&grave, next.transfer};
+    bc::jump_fcontext(next.sp, &p);
+  } else {
+    std::fenv_t now;
+    std::fegetenv(&now);
+    passage p{&grave, nullptr};
+    p.left = &now;
+    bc::jump_fcontext(next.transfer, &p);
+  }
 }
 
 void start(bc::transfer_t t) {
@@ -64,7 +72,11 @@ extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noe
 extern "C" void* tendril_call(void** save, void* top, std::uintptr_t, entry_function entry,
                               void* transfer) noexcept {
   passage p{save, transfer, entry};
-  return arrive(bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_called), &p));
+  const bc::transfer_t t =
+      bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_called), &p);
+  if (const auto* const left = static_cast<passage*>(t.data)->left)
+    std::fesetenv(left);  // the jump has loaded ours
+  return arrive(t);
 }
 
 void prepare_switch(control_word_cost) noexcept {}  // fcontext saves and loads all of it

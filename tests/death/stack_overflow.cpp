@@ -8,6 +8,7 @@
 
 #include <tendril/fiber.hpp>
 #include <tendril/runtime.hpp>
+#include <tendril/thunk.hpp>
 
 #include <doctest/doctest.h>
 
@@ -19,6 +20,7 @@
 #include <exception>
 #include <ostream>
 #include <string>
+#include <thread>
 
 using namespace tendril;
 
@@ -57,6 +59,35 @@ TEST_SUITE("stack_overflow") {
             result.says((") of " + std::to_string(kib) + " KiB; give it a larger stack").c_str()));
         // 16 KiB hold fewer frames than a trace shows: there it ends at the fiber's first.
         if (kib > 16) CHECK(result.says("(more frames)"));
+      }
+    }
+  }
+
+  TEST_CASE("of a thunk is reported on whatever thread it runs, before and after its first wait") {
+    const auto greedy = [](bool waits) {
+      thunk(
+          [waits] {
+            if (waits) this_fiber::yield();
+            test::run_off_the_stack();
+          },
+          {.stack = {.bytes = 64 << 10}, .name = "greedy"})()
+          .get();
+    };
+    enum class where { fiber, main_thread, other_thread };
+    for (const where at : {where::fiber, where::main_thread, where::other_thread}) {
+      for (const bool waits : {false, true}) {
+        const auto result = test::run_forked([&] {
+          runtime rt({.workers = 1});
+          if (at == where::fiber) rt.run([&] { greedy(waits); });
+          else if (at == where::main_thread) greedy(waits);
+          else std::thread([&] { greedy(waits); }).join();
+        });
+        CAPTURE(static_cast<int>(at));
+        CAPTURE(waits);
+        CAPTURE(result.error_output);
+        CHECK(result.signal == SIGSEGV);
+        CHECK(result.says("tendril: stack overflow in fiber 'greedy'"));
+        CHECK(result.says(") of 64 KiB; give it a larger stack"));
       }
     }
   }

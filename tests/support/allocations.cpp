@@ -8,13 +8,22 @@
 #include <cstddef>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace {
 
 std::atomic<std::uint64_t> calls{0};
+thread_local bool fails_next = false;
+
+// Out of line: fibers call it on more than one thread.
+[[gnu::noinline]] bool take_failure() noexcept {
+  asm volatile("" : : : "memory");
+  return std::exchange(fails_next, false);
+}
 
 void* allocate(std::size_t bytes, std::size_t alignment) {
   calls.fetch_add(1, std::memory_order_relaxed);
+  if (take_failure()) throw std::bad_alloc();
   const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
   void* const p = alignment <= alignof(std::max_align_t) ? std::malloc(bytes != 0 ? bytes : 1)
                                                          : std::aligned_alloc(alignment, rounded);
@@ -27,6 +36,11 @@ void* allocate(std::size_t bytes, std::size_t alignment) {
 namespace tendril::test {
 
 std::uint64_t allocations() noexcept { return calls.load(std::memory_order_relaxed); }
+
+[[gnu::noinline]] void fail_next_allocation() noexcept {
+  asm volatile("" : : : "memory");
+  fails_next = true;
+}
 
 }  // namespace tendril::test
 

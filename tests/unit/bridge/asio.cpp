@@ -5,6 +5,7 @@
 
 #include <tendril/scope.hpp>
 #include <tendril/semaphore.hpp>
+#include <tendril/thunk.hpp>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/executor_work_guard.hpp>
@@ -15,6 +16,9 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/write.hpp>
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -72,6 +76,9 @@ boost::system::error_code error_of(F f) {
 }
 
 using error_code = boost::system::error_code;
+
+// Compilers keep std::this_thread::get_id() over a switch.
+long thread_number() { return ::syscall(SYS_gettid); }
 
 }  // namespace
 
@@ -153,6 +160,35 @@ TEST_SUITE("asio") {
       rt.drain();
       CHECK(echoed == 8 * 20);
       CHECK(ends == 8);
+    });
+  }
+
+  TEST_CASE("a thunk that a callback of the io_context calls awaits operations of that context") {
+    io_thread io;
+    with_workers([&](tendril::runtime&) {
+      std::string seen;
+      tendril::promise<void> returned;
+      tendril::future<std::size_t> length;
+      tcp::acceptor acceptor(io.context, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+      tcp::socket client(io.context), server(io.context);
+      std::array<char, 3> data{};
+      asio::post(io.context, [&] {
+        const long loop = thread_number();
+        const auto talk = tendril::thunk([&, loop] {
+          seen += thread_number() == loop ? "loop " : "elsewhere ";
+          client.async_connect(acceptor.local_endpoint(), use_fiber);
+          seen += thread_number() == loop ? "loop " : "worker ";
+          acceptor.async_accept(server, use_fiber);
+          asio::async_write(client, asio::buffer("abc", 3), use_fiber);
+          return asio::async_read(server, asio::buffer(data), use_fiber);
+        });
+        length = talk();
+        returned.set_value();  // the loop goes on, or nothing above would ever complete
+      });
+      returned.get_future().get();
+      CHECK(length.get() == 3);
+      CHECK(seen == "loop worker ");
+      CHECK(std::string(data.data(), 3) == "abc");
     });
   }
 

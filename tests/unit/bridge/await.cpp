@@ -210,8 +210,37 @@ TEST_SUITE("await") {
         auto f = tendril::async([] { return std::make_unique<int>(5); });
         right += *await(f) == 5;
         right += !f.valid();
+        auto s = tendril::async([] { return 6; }).share();
+        right += await(s) == 6;
+        right += await(s) == 6;
       });
-      CHECK(right == 4 * 3);
+      CHECK(right == 4 * 5);
+    });
+  }
+
+  TEST_CASE("futures that are moved from, read or default-constructed, on a fiber and a thread") {
+    with_workers([](tendril::runtime&) {
+      std::atomic<int> right = 0;
+      on_everyone(2, 2, [&](int) {
+        const auto refused = [](auto&& wait) {
+          try {
+            wait();
+          } catch (const std::future_error& e) {
+            return e.code() == std::future_errc::no_state;
+          }
+          return false;
+        };
+        tendril::future<int> never;
+        auto source = tendril::make_ready_future(1);
+        auto taken = std::move(source);
+        right += await(taken) == 1;
+        right += refused([&] { await(never); });
+        right += refused([&] { await(source); });
+        right += refused([&] { await(taken); });
+        right += refused([&] { await(std::move(taken)); });
+        right += refused([] { await(tendril::shared_future<int>()); });
+      });
+      CHECK(right == 4 * 6);
     });
   }
 }

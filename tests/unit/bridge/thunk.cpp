@@ -5,6 +5,7 @@
 #include "support/allocations.hpp"
 #include "support/with_workers.hpp"
 
+#include <tendril/await.hpp>
 #include <tendril/channel.hpp>
 #include <tendril/error.hpp>
 #include <tendril/future.hpp>
@@ -268,6 +269,29 @@ TEST_SUITE("thunk") {
         }
       };
       return both([](std::function<void()> wait) { return thunk(&nest::down)(64, wait); });
+    });
+  }
+
+  TEST_CASE("64 levels of thunk, awaited, in thunk") {
+    everywhere("ready 64, pending 64, ready bottom, pending bottom", [] {
+      struct nest {
+        static int down(int levels, const std::function<void()>& wait) {
+          if (levels == 0) {
+            wait();
+            return 0;
+          }
+          auto below = thunk(&nest::down)(levels - 1, std::ref(wait));
+          return 1 + tendril::await(std::move(below));
+        }
+      };
+      std::string out =
+          both([](std::function<void()> wait) { return thunk(&nest::down)(64, wait); });
+      return out + ", " + both([](std::function<void()> wait) {
+               return thunk(&nest::down)(64, [wait] {
+                 wait();
+                 throw std::runtime_error("bottom");
+               });
+             });
     });
   }
 

@@ -24,6 +24,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cfenv>
 #include <exception>
 #include <memory>
 #include <stdexcept>
@@ -175,6 +176,45 @@ TEST_SUITE("hot_start") {
       set_errno(7);
       gate.set_value();
       return seen + " | " + later.get();
+    });
+  }
+
+  TEST_CASE("rounding modes are inherited and left to the caller, as by a function") {
+    const auto mode = [](int m) {
+      return std::string(m == FE_TONEAREST    ? "nearest"
+                         : m == FE_UPWARD     ? "up"
+                         : m == FE_DOWNWARD   ? "down"
+                         : m == FE_TOWARDZERO ? "zero"
+                                              : "none");
+    };
+    const auto rounds_up = [] {
+      const volatile double one = 1, three = 3;
+      const volatile double up = one / three, down = -one / three;
+      return up > -down ? "+" : "";
+    };
+    everywhere("up+ down | down nearest zero", [&] {
+      const auto now = [&] { return mode(std::fegetround()); };
+      promise<void> gate;
+      auto opened = gate.get_future();
+      std::string seen;
+      std::fesetround(FE_UPWARD);
+      thunk([&] {
+        seen = now() + rounds_up();
+        std::fesetround(FE_DOWNWARD);
+      })()
+          .get();
+      seen += std::string(" ") + now() + " | ";
+      auto later = thunk([&, started = now()] {
+        const std::string inherited = now();
+        std::fesetround(FE_TOWARDZERO);
+        opened.get();  // takes its mode along
+        return inherited == started ? now() : inherited;
+      })();
+      seen += now();
+      std::fesetround(FE_TONEAREST);
+      gate.set_value();
+      const std::string after = later.get();
+      return seen + std::string(" ") + now() + std::string(" ") + after;
     });
   }
 
