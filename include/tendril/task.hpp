@@ -235,6 +235,8 @@ class future_wait : private chain_leaf {
     if (p.chain->produces.load(std::memory_order_relaxed) == future_access::state(future_))
         [[unlikely]]
       throw_awaits_itself();
+    if (p.chain->awaiting != nullptr)
+      throw_if_own_result(*future_access::state(future_), p.chain->awaiting, "co_await future");
     return p.chain->suspend(*this, with_context_,
                             [this] { return future_access::on_ready(future_, *this); });
   }
@@ -301,6 +303,9 @@ class shared_future_wait : private chain_leaf {
       return future_access::withdraw(self.future_, self.node_);
     };
     promise_core& p = h.promise();
+    if (p.chain->awaiting != nullptr)
+      if (future_state_base* const s = future_access::state(future_, source_use::look))
+        throw_if_own_result(*s, p.chain->awaiting, "co_await shared_future");
     return p.chain->suspend(*this, with_context_,
                             [this] { return future_access::on_ready(future_, *this, node_); });
   }

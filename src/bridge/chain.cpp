@@ -193,6 +193,7 @@ void run_chain(promise_core& root) {
     return std::coroutine_handle<>(std::noop_coroutine());
   });
   root.chain = &chain;
+  chain.awaiting = current_waiter();
   chain.start();
   outcome why =
       chain.done().is_set() ? outcome::signalled : chain.done().wait({.reason = "await(task)"});

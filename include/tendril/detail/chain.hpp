@@ -150,6 +150,10 @@ class coroutine_chain {
   promise_core& root() const noexcept { return *root_; }
   completion& done() noexcept { return done_; }
 
+  /// The fiber or thread in await(task), if that is what waits for the end: the chain may not wait for what that
+  /// one has still to produce.
+  const waiter* awaiting = nullptr;
+
   // For who started it; of no meaning to the chain.
   std::coroutine_handle<> follower;
   /// The state of the future that the result is for: the chain may not wait for it.

@@ -84,8 +84,10 @@ TENDRIL_API bool request_stop(future_state_base& s) noexcept;
 /// \throws std::future_error  future_already_retrieved: another waits already
 TENDRIL_API outcome wait_for_result(future_state_base& s, const wait_options& options);
 
-/// The check alone.
-void throw_if_own_result(future_state_base& s, const waiter* self, const char* what);
+/// The check alone, for any waiter.
+///
+/// \throws std::system_error  errc::would_deadlock: self is a fiber, and has to end or go on before s is ready
+TENDRIL_API void throw_if_own_result(future_state_base& s, const waiter* self, const char* what);
 
 template <class T>
 class future_state : public future_state_base {

@@ -11,6 +11,7 @@
 #include <tendril/fiber.hpp>
 #include <tendril/fiber_local.hpp>
 #include <tendril/future.hpp>
+#include <tendril/shared_future.hpp>
 #include <tendril/task.hpp>
 #include <tendril/thunk.hpp>
 
@@ -142,6 +143,44 @@ TEST_SUITE("thunk_misuse") {
         code = error_of([&] { (void)tendril::await(own); });
         return 3;
       })();
+      gate.set_value();
+      CHECK(own.get() == 3);
+      CHECK(code == make_error_code(tendril::errc::would_deadlock));
+    });
+  }
+
+  TEST_CASE("awaiting a coroutine that awaits the fiber's own future") {
+    with_workers([](tendril::runtime&) {
+      promise<void> gate, over;
+      auto opened = gate.get_future();
+      auto ended = over.get_future();
+      std::error_code code;
+      future<void> own = thunk([&] {
+        opened.get();
+        const auto wants = [&]() -> tendril::task<> { co_await std::move(own); };
+        code = error_of([&] { tendril::await(wants()); });
+        over.set_value();
+      })();
+      gate.set_value();
+      ended.get();
+      CHECK(code == make_error_code(tendril::errc::would_deadlock));
+    });
+  }
+
+  TEST_CASE("the same by a shared future, in a coroutine below") {
+    with_workers([](tendril::runtime&) {
+      promise<void> gate;
+      auto opened = gate.get_future();
+      std::error_code code;
+      tendril::shared_future<int> own;
+      own = thunk([&] {
+              opened.get();
+              const auto below = [&]() -> tendril::task<int> { co_return co_await own; };
+              const auto wants = [&]() -> tendril::task<int> { co_return co_await below(); };
+              code = error_of([&] { (void)tendril::await(wants()); });
+              return 3;
+            })()
+                .share();
       gate.set_value();
       CHECK(own.get() == 3);
       CHECK(code == make_error_code(tendril::errc::would_deadlock));
