@@ -4,8 +4,8 @@
 #pragma once
 
 #include <tendril/ambient.hpp>
-#include <tendril/await.hpp>
 #include <tendril/async.hpp>
+#include <tendril/await.hpp>
 #include <tendril/barrier.hpp>
 #include <tendril/buffer.hpp>
 #include <tendril/channel.hpp>
