@@ -163,7 +163,7 @@ bool leave_worker(worker_thread& t, worker* w, const char* reason) noexcept {
   crew& threads = t.owner.threads();
   threads.count_pinned_park();
   const bool given = w == nullptr || threads.give_away(t);
-  t.hold.leave();  // if there was no spare: the monitor may try again
+  t.hold.leave();        // if there was no spare: the monitor may try again
   ensure_id(t.current);  // for the report
   t.owner.reporter().pinned(*t.current, reason, given);
   return given;
