@@ -3,6 +3,7 @@
 // What a thunk hands over: values, exceptions, references, what can only be moved, members; whether it waits or
 // not, called from fibers and from plain threads.
 #include "support/allocations.hpp"
+#include "support/everywhere.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/await.hpp>
@@ -25,22 +26,11 @@
 
 using tendril::future;
 using tendril::thunk;
+using tendril::test::everywhere;
 using tendril::test::with_workers;
 using tendril::this_fiber::yield;
 
 namespace {
-
-/// The body returns what it has seen; on a fiber, on this thread, and on another one.
-template <class Body>
-void everywhere(const std::string& expected, Body body) {
-  with_workers([&](tendril::runtime& rt) {
-    CHECK(rt.run(body) == expected);
-    CHECK(body() == expected);
-    std::string on_thread;
-    std::thread([&] { on_thread = body(); }).join();
-    CHECK(on_thread == expected);
-  });
-}
 
 std::string text(int n) { return std::to_string(n); }
 

@@ -4,6 +4,7 @@
 // end. The call or the future says so, and nothing hangs or is lost.
 #include "support/allocations.hpp"
 #include "support/errors.hpp"
+#include "support/everywhere.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/await.hpp>
@@ -28,25 +29,12 @@ using tendril::future;
 using tendril::promise;
 using tendril::thunk;
 using tendril::test::error_of;
+using tendril::test::everywhere;
 using tendril::test::fail_next_allocation;
 using tendril::test::with_workers;
 using tendril::this_fiber::yield;
 
 namespace {
-
-/// The body returns what it has seen; on a fiber, on this thread, and on another one.
-template <class Body>
-void everywhere(const std::string& expected, Body body) {
-  with_workers([&](tendril::runtime& rt) {
-    CHECK(rt.run(body) == expected);
-    CHECK(body() == expected);
-    std::string on_thread;
-    std::thread([&] { on_thread = body(); }).join();
-    CHECK(on_thread == expected);
-    rt.drain();
-    CHECK(rt.stats().fibers_alive() == 0);
-  });
-}
 
 template <class F>
 bool out_of_memory(F&& f) {

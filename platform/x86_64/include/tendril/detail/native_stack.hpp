@@ -31,7 +31,7 @@
 //   (ffi.hpp), as is what is called here; and code for segmented stacks (TENDRIL_SPLIT_CODE) runs closures
 //   in functions of their own, without a prologue, also where the call is plain.
 //
-// Rejected: a stub for targets that may throw, with unwind information of its own (1.8 times a direct call
+// Rejected: an out-of-line entry for targets that may throw, with unwind information of its own (1.8 times a call
 // instead of 1.2: one more call and return); the call inside an asm statement (gcc knows no landing pads
 // for one, and operands end at thirty); copying arguments in memory to the other stack.
 #pragma once
