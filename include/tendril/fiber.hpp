@@ -24,7 +24,7 @@ namespace tendril {
 class runtime;
 
 struct fiber_options {
-  stack_options stack = {.bytes = 0};  ///< bytes 0: the runtime's default
+  stack_options stack = {};    ///< as it is: the runtime's
   std::string_view name = {};  ///< shown in dumps and messages; copied, at most 31 bytes kept
   /// Index of the only worker to run on; -1: any. A worker, not an OS thread: when a fiber blocks its worker's
   /// thread, the worker goes on on another.

@@ -50,7 +50,8 @@ enum class poller_kind {
 struct runtime_options {
   /// Worker threads. 0: one per processor this process may run on. At most 64.
   unsigned workers = 0;
-  /// Stack of fibers that do not ask for another.
+  /// Stack of fibers that do not ask for another. As it is: what the environment variable TENDRIL_STACK =
+  /// reserved, segmented or tasklet says, so that a program can be tried on each; else reserved.
   stack_options stack = {};
   exit_policy on_exit = exit_policy::drain;
   /// With exit_policy::drain: after this long, what is left is requested to stop.
@@ -116,8 +117,9 @@ class TENDRIL_API runtime {
  public:
   /// Starts the workers.
   ///
-  /// \throws std::system_error  errc::invalid_option naming the option and its value; what creating
-  ///                            threads, pollers or stacks failed with
+  /// \throws std::system_error  errc::invalid_option naming the option, or TENDRIL_STACK, and its value;
+  ///                            std::errc::not_supported: a kind of stack that this build has not; what
+  ///                            creating threads, pollers or stacks failed with
   explicit runtime(runtime_options options = {});
   /// stop() or drain(), as the options say, then ends the workers. Not from one of its own fibers.
   ~runtime();

@@ -22,6 +22,10 @@ enum class stack_kind : std::uint8_t {
   segmented,
   /// A shared slot; what a suspended fiber uses is copied out. Not available in this version.
   tasklet,
+  /// No wish, the default. Fibers then get what their runtime's options say; a runtime's fibers what the
+  /// environment variable TENDRIL_STACK = reserved, segmented or tasklet says when it starts; else reserved.
+  /// With a size, reserved whatever those say: a size is a wish for a stack of its own.
+  inherited,
 };
 
 /// Frames are several times larger under AddressSanitizer and ThreadSanitizer.
@@ -33,7 +37,7 @@ inline constexpr std::size_t default_stack_bytes =
 ///   o.stack.bytes = 1 << 20;   // deep recursion ahead
 /// \endcode
 struct stack_options {
-  stack_kind kind = stack_kind::reserved;
+  stack_kind kind = stack_kind::inherited;
   /// 0: the kind's default: default_stack_bytes, or 2,048 for the first segment of a segmented stack, which
   /// may have 2,048 bytes to 8 MiB and grows by itself. What follows is about reserved stacks.
   ///
@@ -49,7 +53,7 @@ struct stack_options {
 };
 
 /// Whether fibers of this program can have stacks of that kind. Segmented: the processor, the build of the
-/// library and the linker of the program must all know them. \threads any
+/// library and the linker of the program must all know them. Inherited: always. \threads any
 TENDRIL_API bool stack_kind_available(stack_kind kind) noexcept;
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment

@@ -200,7 +200,7 @@ auto thunk(F&& f) {
 template <class F>
 auto thunk(F&& f, stack_kind kind) {
   fiber_options options;
-  options.stack = {kind, kind == stack_kind::reserved ? default_stack_bytes : 0};
+  options.stack.kind = kind;
   return thunk(std::forward<F>(f), options);
 }
 

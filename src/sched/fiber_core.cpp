@@ -181,8 +181,7 @@ std::int8_t checked_affinity(int affinity) {
 }
 
 void apply_options(fiber_core* c, const fiber_options& options) {
-  if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
-    c->stack_class = choose_stack_class(options.stack);
+  if (!asks_for_nothing(options.stack)) c->stack_class = choose_stack_class(options.stack);
   c->affinity = checked_affinity(options.affinity);
   set_name(c, options.name);
 }

@@ -9,6 +9,7 @@
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 #include "stack/segmented.hpp"
+#include "stack/stack_choice.hpp"
 
 #include <tendril/fiber.hpp>
 #include <tendril/runtime.hpp>
@@ -283,8 +284,7 @@ void free_shells(worker_thread& t, worker* here) noexcept {
 
 hot_options make_hot_options(const fiber_options& options) {
   hot_options o;
-  if (options.stack.bytes != 0 || options.stack.kind != stack_kind::reserved)
-    o.stack_class = choose_stack_class(options.stack);
+  if (!asks_for_nothing(options.stack)) o.stack_class = choose_stack_class(options.stack);
   o.affinity = checked_affinity(options.affinity);
   options.name.copy(o.name, sizeof o.name - 1);
   return o;

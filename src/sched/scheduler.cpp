@@ -46,7 +46,7 @@ scheduler::scheduler(runtime& handle, runtime_options options)
       crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
   platform::prepare_heavy_barrier();
   platform::prepare_switch();
-  default_stack_class_ = choose_stack_class(options_.stack);
+  default_stack_class_ = choose_default_stack_class(options_.stack);
   constexpr std::size_t least = std::size_t{256} << 10, most = std::size_t{1} << 40;
   if (options_.max_stack_bytes < least || options_.max_stack_bytes > most)
     throw std::system_error(

@@ -7,8 +7,10 @@
 #include <tendril/error.hpp>
 
 #include <cstdio>
+#include <cstdlib>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 namespace tendril::detail {
 namespace {
@@ -45,6 +47,7 @@ std::string explain(const stack_options& options) {
   const std::string most = std::to_string(most_bytes) + " (8 MiB)";
   switch (options.kind) {
     case stack_kind::reserved:
+    case stack_kind::inherited:
       return bytes + ": allowed are 1 to " + most + ", or 0 for the default of " +
              std::to_string(default_stack_bytes);
     case stack_kind::segmented:
@@ -59,6 +62,15 @@ std::string explain(const stack_options& options) {
          ": no such stack_kind; use stack_kind::reserved";
 }
 
+stack_kind kind_named(const char* text) {
+  const std::string_view name = text;
+  if (name == "reserved") return stack_kind::reserved;
+  if (name == "segmented") return stack_kind::segmented;
+  if (name == "tasklet") return stack_kind::tasklet;
+  throw std::system_error(errc::invalid_option, "TENDRIL_STACK='" + std::string(name) +
+                                                    "': allowed are reserved, segmented, tasklet");
+}
+
 }  // namespace
 
 stack_choice choose_stack_class(const stack_options& options, std::error_code& ec) noexcept {
@@ -66,6 +78,7 @@ stack_choice choose_stack_class(const stack_options& options, std::error_code& e
   ec = errc::invalid_option;
   switch (options.kind) {
     case stack_kind::reserved:
+    case stack_kind::inherited:
       chosen = reserved_class(options.bytes != 0 ? options.bytes : default_stack_bytes);
       break;
     case stack_kind::segmented:
@@ -93,6 +106,17 @@ stack_choice choose_stack_class(const stack_options& options) {
   return chosen;
 }
 
+stack_choice choose_default_stack_class(const stack_options& options) {
+  const char* const text = asks_for_nothing(options) ? std::getenv("TENDRIL_STACK") : nullptr;
+  if (text == nullptr || *text == '\0') return choose_stack_class(options);
+  const stack_options wanted{.kind = kind_named(text)};
+  std::error_code ec;
+  const stack_choice chosen = choose_stack_class(wanted, ec);
+  if (ec)
+    throw std::system_error(ec, "TENDRIL_STACK='" + std::string(text) + "': " + explain(wanted));
+  return chosen;
+}
+
 }  // namespace tendril::detail
 
 namespace tendril {
@@ -100,6 +124,7 @@ namespace tendril {
 bool stack_kind_available(stack_kind kind) noexcept {
   switch (kind) {
     case stack_kind::reserved:
+    case stack_kind::inherited:
       return true;
     case stack_kind::segmented:
       return detail::segments_missing() == nullptr;

@@ -32,13 +32,23 @@ constexpr std::size_t first_bytes(stack_choice c) noexcept {
   return c == small_first ? std::size_t{2048} : class_bytes(size_class_of(c));
 }
 
-/// The stack class the options ask for.
+/// Left as they are by default.
+constexpr bool asks_for_nothing(const stack_options& o) noexcept {
+  return o.kind == stack_kind::inherited && o.bytes == 0;
+}
+
+/// The stack class the options ask for; what inherits, has nobody to inherit from here, and gets reserved.
 ///
 /// \throws std::system_error  errc::invalid_option, naming the option, its value and what is allowed;
 ///                            std::errc::not_supported for a kind that this build has not
 stack_choice choose_stack_class(const stack_options& options);
 
-/// The same without exceptions; no_stack_class on error.
+/// Of a runtime's options: the same, but those that ask for nothing get what TENDRIL_STACK says.
+///
+/// \throws std::system_error  as above, naming the variable where it is what cannot be obeyed
+stack_choice choose_default_stack_class(const stack_options& options);
+
+/// Without exceptions; no_stack_class on error.
 stack_choice choose_stack_class(const stack_options& options, std::error_code& ec) noexcept;
 
 }  // namespace tendril::detail

@@ -8,6 +8,8 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <optional>
 #include <ostream>
 #include <set>
 #include <string>
@@ -133,5 +135,73 @@ TEST_SUITE("stack_choice") {
     CHECK(ec == std::errc::not_supported);
     CHECK(choose_stack_class({.bytes = 16 * KiB}, ec) == 0);
     CHECK(!ec);
+  }
+}
+
+TEST_SUITE("stack_environment") {
+  using tendril::stack_kind;
+  using tendril::stack_options;
+
+  /// TENDRIL_STACK for one scope; null: not set.
+  class environment {
+   public:
+    explicit environment(const char* value) {
+      if (const char* const now = std::getenv("TENDRIL_STACK")) before_ = now;
+      set(value);
+    }
+    ~environment() { set(before_ ? before_->c_str() : nullptr); }
+    environment(const environment&) = delete;
+    environment& operator=(const environment&) = delete;
+
+   private:
+    static void set(const char* value) {
+      if (value != nullptr) ::setenv("TENDRIL_STACK", value, 1);
+      else ::unsetenv("TENDRIL_STACK");
+    }
+    std::optional<std::string> before_;
+  };
+
+  std::string error_of_default(const stack_options& options) {
+    try {
+      choose_default_stack_class(options);
+    } catch (const std::system_error& e) {
+      if (e.code() == tendril::errc::invalid_option) return e.what();
+      return e.code() == std::errc::not_supported ? std::string("not supported: ") + e.what()
+                                                  : "another code";
+    }
+    return {};
+  }
+
+  TEST_CASE(
+      "without the variable, or with an empty one, options that ask for nothing get reserved") {
+    for (const char* value : {static_cast<const char*>(nullptr), "", "reserved"}) {
+      const environment here(value);
+      const auto chosen = choose_default_stack_class({});
+      CHECK(!is_segmented(chosen));
+      CHECK(first_bytes(chosen) == tendril::default_stack_bytes);
+    }
+  }
+
+  TEST_CASE("a kind in the environment is what options that ask for nothing get, and no others") {
+    const environment here("segmented");
+    if (tendril::stack_kind_available(stack_kind::segmented)) {
+      CHECK(choose_default_stack_class({}) == small_first);
+    } else if (TENDRIL_ASAN || TENDRIL_TSAN) {
+      CHECK(!is_segmented(choose_default_stack_class({})));
+    } else {
+      CHECK(error_of_default({}).find(
+                "not supported: TENDRIL_STACK='segmented': stack.kind = segmented: ") == 0);
+    }
+    CHECK(first_bytes(choose_default_stack_class({.kind = stack_kind::reserved})) ==
+          tendril::default_stack_bytes);
+    CHECK(choose_default_stack_class({.bytes = 16 * KiB}) == 0);
+  }
+
+  TEST_CASE("a value that names no kind is an error that says which do") {
+    const environment here("Reserved");
+    CHECK(error_of_default({}).find(
+              "TENDRIL_STACK='Reserved': allowed are reserved, segmented, tasklet") == 0);
+    CHECK(error_of_default({.kind = stack_kind::reserved}).empty());
+    CHECK(error_of_default({.bytes = 1}).empty());
   }
 }
