@@ -294,6 +294,8 @@ ${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
       set(link_options "${TENDRIL_SEGMENTED_FOUND_LINK_OPTIONS}")
     endif()
   endif()
+  # A lazily bound call saves all vector registers, up to 2.7 KiB and more, on whatever stack it finds.
+  list(APPEND link_options "LINKER:-z,now")
   foreach(symbol IN LISTS TENDRIL_SEGMENTED_WRAPPED)
     list(APPEND link_options "LINKER:--wrap=${symbol}")
   endforeach()

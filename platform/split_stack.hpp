@@ -133,7 +133,8 @@ bool on_native_stack() noexcept;
 /// Whether the linker made the split function at `code` ask for the room that unsplit callees need.
 bool prologue_was_adjusted(const void* code) noexcept;
 
-/// Once in a process, before the first segment: what the slow paths must save of the vector registers.
+/// Before the first segment: what the slow paths must save of the vector registers, and what must not be
+/// done for the first time on a segment. Again: nothing changes.
 void prepare_split_stacks() noexcept;
 
 }  // namespace tendril::platform

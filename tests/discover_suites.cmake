@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Run after a test program is linked: writes one add_test for each doctest suite in it.
-# In: PROGRAM, GROUP, LABELS, TIMEOUT, DIRECTORY (the tests' working directory), OUTPUT.
+# In: PROGRAM, GROUP, LABELS, TIMEOUT, DIRECTORY (the tests' working directory), OUTPUT; for a kind of stack
+# KIND, ENVIRONMENT and EXCEPT: <suite>|<case>|..., which are left out.
+
+cmake_minimum_required(VERSION 3.25)
 
 function(ask variable)
   execute_process(COMMAND "${PROGRAM}" --no-colors=true ${ARGN}
@@ -20,6 +23,19 @@ function(count_cases variable)
   set(${variable} ${CMAKE_MATCH_1} PARENT_SCOPE)
 endfunction()
 
+# What is left out of a suite, as doctest's filter; the whole of it: *.
+string(REPLACE "|" ";" excepted "${EXCEPT}")
+list(REMOVE_ITEM excepted "")
+while(excepted)
+  list(POP_FRONT excepted suite case)
+  count_cases(count "--test-suite=${suite}" "--test-case=${case}")
+  if(count EQUAL 0)
+    message(FATAL_ERROR "${PROGRAM}: EXCEPT '${suite}' '${case}' matches no case")
+  endif()
+  string(MAKE_C_IDENTIFIER "${suite}" id)
+  list(APPEND except_${id} "${case}")
+endwhile()
+
 ask(listing --list-test-suites)
 string(REPLACE "\n" ";" lines "${listing}")
 set(script "")
@@ -34,10 +50,23 @@ foreach(suite IN LISTS lines)
   endif()
   count_cases(count "--test-suite=${suite}")
   math(EXPR in_suites "${in_suites} + ${count}")
+  set(name "${GROUP}.${suite}")
+  if(KIND)
+    string(APPEND name "@${KIND}")
+  endif()
+  set(filter "")
+  string(MAKE_C_IDENTIFIER "${suite}" id)
+  if("*" IN_LIST except_${id})
+    continue()
+  elseif(except_${id})
+    string(REPLACE ";" "," filter "${except_${id}}")
+    set(filter "[==[--test-case-exclude=${filter}]==]")
+  endif()
   string(APPEND script
-    "add_test([==[${GROUP}.${suite}]==] [==[${PROGRAM}]==] [==[--test-suite=${suite}]==])\n"
-    "set_tests_properties([==[${GROUP}.${suite}]==] PROPERTIES"
-    " TIMEOUT ${TIMEOUT} LABELS [==[${LABELS}]==] WORKING_DIRECTORY [==[${DIRECTORY}]==])\n")
+    "add_test([==[${name}]==] [==[${PROGRAM}]==] [==[--test-suite=${suite}]==] ${filter})\n"
+    "set_tests_properties([==[${name}]==] PROPERTIES"
+    " TIMEOUT ${TIMEOUT} LABELS [==[${LABELS}]==] WORKING_DIRECTORY [==[${DIRECTORY}]==]"
+    " ENVIRONMENT [==[${ENVIRONMENT}]==])\n")
 endforeach()
 
 count_cases(total)

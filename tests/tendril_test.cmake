@@ -1,16 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   tendril_test(<group> SOURCES <file>... [LABELS <label>...] [TIMEOUT <seconds>]
-#                [LIBRARIES <target>...])
+#                [LIBRARIES <target>...] [KINDS <kind>...]
+#                [EXCEPT <kind> <suite> <case> <reason> ...])
 #
 # Builds test_<group> and registers one ctest entry for each of its doctest suites, labelled with
 # the group and LABELS. Suites rather than cases: a crash or a hang is confined to its suite and
 # named, without paying for a process a case. Rather than whole programs: the same reason. The
 # suites are asked of the built program, so none can be forgotten; a case outside any suite fails
 # the build.
+#
+# KINDS: each suite once more for each of these kinds of stack, as `<group>.<suite>@<kind>`, labelled
+# on-<kind> as well, with TENDRIL_STACK=<kind> in its environment: what fibers get that do not name a
+# stack. The first entries of such a group, on reserved stacks, are labelled on-reserved.
+#
+#   tasklet    the same program
+#   segmented  a second program of the same sources, test_<group>_segmented, compiled for segments:
+#              fibers on small segments run no other code. Not built where there are none, and under
+#              sanitizers, where segmented fibers get reserved stacks
+#
+# EXCEPT: what a kind cannot run, with the reason. <case> is a filter of doctest's (a name; write ? for a
+# comma), or * for the whole suite. One that matches nothing fails the build.
+
+# Seconds that a suite of stress tests takes are for its own kind; the others look for what is theirs.
+set(TENDRIL_REPEATED_STRESS_SCALE 0.1)
+
+# tendril_test_entries(<program target> <suffix> <environment>...): registers the suites of a built
+# program; in the scope of tendril_test.
+macro(tendril_test_entries target kind)
+  set(script "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${kind}.cmake")
+  add_custom_command(TARGET ${target} POST_BUILD
+    COMMAND "${CMAKE_COMMAND}"
+      -D "PROGRAM=$<TARGET_FILE:${target}>"
+      -D "GROUP=${group}"
+      -D "KIND=${kind}"
+      -D "EXCEPT=${except_${kind}}"
+      -D "LABELS=${labels_${kind}}"
+      -D "ENVIRONMENT=${environment_${kind}}"
+      -D "TIMEOUT=${arg_TIMEOUT}"
+      -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}"
+      -D "OUTPUT=${script}"
+      -P "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/discover_suites.cmake"
+    BYPRODUCTS "${script}"
+    VERBATIM)
+
+  # Read by ctest when it starts, after the build; a program that was not built has no entries.
+  set(include "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${kind}_include.cmake")
+  file(WRITE "${include}" "include(\"${script}\" OPTIONAL)\n")
+  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${include}")
+endmacro()
 
 function(tendril_test group)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES;KINDS;EXCEPT")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "tendril_test(${group}): what is '${arg_UNPARSED_ARGUMENTS}'?")
   endif()
@@ -26,21 +67,43 @@ function(tendril_test group)
   target_link_libraries(test_${group} PRIVATE tendril_test_support ${arg_LIBRARIES})
   set_target_properties(test_${group} PROPERTIES CXX_EXTENSIONS OFF)
 
-  set(script "${CMAKE_CURRENT_BINARY_DIR}/test_${group}.cmake")
-  add_custom_command(TARGET test_${group} POST_BUILD
-    COMMAND "${CMAKE_COMMAND}"
-      -D "PROGRAM=$<TARGET_FILE:test_${group}>"
-      -D "GROUP=${group}"
-      -D "LABELS=${arg_LABELS}"
-      -D "TIMEOUT=${arg_TIMEOUT}"
-      -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}"
-      -D "OUTPUT=${script}"
-      -P "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/discover_suites.cmake"
-    BYPRODUCTS "${script}"
-    VERBATIM)
+  # What each kind leaves out: <suite>|<case>, separated by |
+  while(arg_EXCEPT)
+    list(LENGTH arg_EXCEPT length)
+    if(length LESS 4)
+      message(FATAL_ERROR "tendril_test(${group}): EXCEPT ${arg_EXCEPT}: a kind, a suite, a case and a "
+        "reason each")
+    endif()
+    list(POP_FRONT arg_EXCEPT kind suite case reason)
+    if(NOT kind IN_LIST arg_KINDS)
+      message(FATAL_ERROR "tendril_test(${group}): EXCEPT ${kind}: not among its KINDS")
+    endif()
+    string(APPEND except_${kind} "${suite}|${case}|")
+  endwhile()
 
-  # Read by ctest when it starts, after the build; a program that was not built has no entries.
-  set(include "${CMAKE_CURRENT_BINARY_DIR}/test_${group}_include.cmake")
-  file(WRITE "${include}" "include(\"${script}\" OPTIONAL)\n")
-  set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${include}")
+  set(labels_ ${arg_LABELS})
+  if(arg_KINDS)
+    list(APPEND labels_ on-reserved)
+  endif()
+  tendril_test_entries(test_${group} "")
+
+  foreach(kind IN LISTS arg_KINDS)
+    set(program test_${group})
+    if(kind STREQUAL "segmented")
+      if(NOT TENDRIL_HAS_SEGMENTED)
+        continue()
+      endif()
+      set(program test_${group}_segmented)
+      add_executable(${program} ${arg_SOURCES})
+      target_link_libraries(${program} PRIVATE
+        tendril_test_support ${arg_LIBRARIES} tendril::segmented)
+      set_target_properties(${program} PROPERTIES CXX_EXTENSIONS OFF)
+    elseif(NOT kind STREQUAL "tasklet")
+      message(FATAL_ERROR "tendril_test(${group}): KINDS ${kind}: known are segmented and tasklet")
+    endif()
+    set(labels_${kind} ${arg_LABELS} on-${kind})
+    set(environment_${kind} TENDRIL_STACK=${kind}
+      TENDRIL_STRESS_SCALE=${TENDRIL_REPEATED_STRESS_SCALE})
+    tendril_test_entries(${program} ${kind})
+  endforeach()
 endfunction()

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 
 namespace tendril::platform {
 
@@ -38,7 +39,25 @@ bool prologue_was_adjusted(const void* code) noexcept {
   return *static_cast<const unsigned char*>(code) == 0xF9;
 }
 
+namespace {
+
+/// What ends a fiber with an exception runs on its first segment: the C++ library's part of a catch clause. The
+/// program's own calls are bound when it starts (cmake/segmented.cmake); those between shared libraries may
+/// be bound at their first use, by code of the dynamic linker that saves all vector registers on the stack it
+/// finds, more than a small segment has. So that use is here.
+[[gnu::noinline]] void bind_exception_calls() noexcept {
+  std::exception_ptr caught;
+  try {
+    throw 0;
+  } catch (...) {
+    caught = std::current_exception();
+  }
+}
+
+}  // namespace
+
 void prepare_split_stacks() noexcept {
+  bind_exception_calls();
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return;
   std::uint32_t enabled = 0, high = 0;
