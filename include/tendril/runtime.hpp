@@ -68,6 +68,8 @@ struct runtime_options {
   /// What the segments of one fiber may take together: a fiber that needs more ends the process with a
   /// message. 256 KiB to 1 TiB.
   std::size_t max_stack_bytes = std::size_t{1} << 30;
+  /// What fibers of stack_kind::tasklet run in.
+  tasklet_options tasklets = {};
   /// Called with the exception that left a spawned fiber, on that fiber, before it ends.
   /// Empty: print the fiber's name and the exception to stderr and terminate.
   std::function<void(std::string_view fiber_name, std::exception_ptr)> on_unhandled_exception = {};
@@ -106,6 +108,7 @@ struct runtime_stats {
   std::uint64_t pinned_parks = 0;         ///< waits that blocked a thread, their fiber being pinned
   unsigned spare_threads = 0;  ///< now: threads beyond one for each worker, blocked or waiting
   stack_stats stacks = {};
+  tasklet_stats tasklets = {};
 
   std::uint64_t fibers_alive() const noexcept { return fibers_spawned - fibers_finished; }
 };

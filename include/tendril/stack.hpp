@@ -20,7 +20,9 @@ enum class stack_kind : std::uint8_t {
   /// tendril::segmented. Grows to runtime_options::max_stack_bytes. Takes 2 KiB while parked shallow. Calls
   /// into other code run on a larger segment; see docs/segmented-stacks.md and native_call.
   segmented,
-  /// A shared slot; what a suspended fiber uses is copied out. Not available in this version.
+  /// A shared slot: while it waits, others may run at the same addresses, and what it uses is kept on the heap.
+  /// Takes as much memory while parked as its live frames have bytes. For code that keeps the contract: while
+  /// a tasklet waits nobody else holds a pointer into its stack. See docs/tasklets.md.
   tasklet,
   /// No wish, the default. Fibers then get what their runtime's options say; a runtime's fibers what the
   /// environment variable TENDRIL_STACK = reserved, segmented or tasklet says when it starts; else reserved.
@@ -55,6 +57,34 @@ struct stack_options {
 /// Whether fibers of this program can have stacks of that kind. Segmented: the processor, the build of the
 /// library and the linker of the program must all know them. Inherited: always. \threads any
 TENDRIL_API bool stack_kind_available(stack_kind kind) noexcept;
+
+/// The slots that the tasklets of a runtime share. A tasklet is bound to the addresses of one slot for life; it is copied
+/// out only when another one needs them.
+struct tasklet_options {
+  /// At most so many, 1 to 65,536. As many are made as tasklets are alive at once;
+  /// those beyond share. Each takes the pages that were ever used of it.
+  ///
+  /// TENDRIL_TASKLETS=slots=N in the environment overrides it.
+  std::size_t slots = 1024;
+  /// Address space of a slot, in bytes; 0: default_stack_bytes. Rounded and used up as stack_options::bytes says. A
+  /// tasklet that asks for more than a slot has gets a reserved stack of its own.
+  std::size_t slot_bytes = 0;
+  /// To find violations of the contract: a tasklet is copied out whenever it waits, and the bytes that it leaves
+  /// are overwritten with 0xDB; under AddressSanitizer, any use of them is reported. TENDRIL_TASKLETS=strict
+  /// turns it on.
+  bool strict = false;
+};
+
+/// Counted over one runtime.
+struct tasklet_stats {
+  std::size_t slots = 0;           ///< made
+  std::uint64_t captures = 0;      ///< stacks copied out of their slots
+  std::uint64_t restores = 0;      ///< and back
+  std::uint64_t bytes_copied = 0;  ///< in both directions
+  std::uint64_t conflicts =
+      0;  ///< times one had to wait for a slot whose resident was about to run
+  std::uint64_t own_stacks = 0;  ///< fibers that asked to be tasklets and got a stack of their own
+};
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment
 /// variable TENDRIL_STACK_GUARD = madvise, mprotect or canary forces one.

@@ -9,7 +9,7 @@
 //                exists from the first run to the end. What only a running or parked fiber needs: its
 //                wait_block (node, timer, stop callback, value cell), its ambient state.
 //                It shares the page that every parked fiber commits anyway, so a parked fiber costs
-//                one page and one core. A stack kind that copies stacks keeps the frame elsewhere: no
+//                one page and one core. A tasklet's lies elsewhere, since its stack is copied away: no
 //                code may assume more than that core->frame points to it.
 //
 //     spawn            pick            return
@@ -82,6 +82,9 @@ inline constexpr std::uint32_t alive = 2;  ///< queued or started, not ended
 inline constexpr std::uint32_t has_context =
     4;  ///< its waits are synchronization contexts' affair, too
 inline constexpr std::uint32_t resumed = 8;  ///< its context has run what was posted for it
+/// Of tasklets, see slots.hpp: its stack is not in its slot; its slot is wanted by another.
+inline constexpr std::uint32_t away = 16;
+inline constexpr std::uint32_t slot_wanted = 32;
 inline constexpr unsigned scheduler_shift = 8;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag

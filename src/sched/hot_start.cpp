@@ -31,9 +31,45 @@ constexpr unsigned most_shells = 64;
 void release_stack(worker_thread& t, worker* w, stack_slice slice, stack_choice what) noexcept {
   if (w != nullptr) {
     w->release_stack(slice, what);
-    return;
+  } else if (!is_tasklet(what)) {
+    t.owner.give_stack(slice, what);
+  } else {
+    t.owner.use_slots_outside([&](slot_table& slots, slot_cache& cache, made_runnable& others) {
+      slots.retire(*slots.find(slice.low), cache, others);
+      return true;
+    });
   }
-  t.owner.give_stack(slice, what);
+}
+
+/// Calls f(slots, cache, made_runnable&) as w, the worker that the caller is inside of, or as an outsider.
+template <class F>
+bool use_slots(worker_thread& t, worker* w, F&& f) noexcept {
+  if (w == nullptr) return t.owner.use_slots_outside(f);
+  made_runnable others;
+  const bool result = f(t.owner.slots(), w->slots(), others);
+  w->queue(others);
+  return result;
+}
+
+/// A slot, exclusively, and a frame. False: the call gets a stack of its own, whose class is in `what`.
+bool give_slot(worker_thread& t, worker* w, fiber_core* c, stack_choice& what) noexcept {
+  const unsigned slot_class = t.owner.slots().size_class();
+  tasklet_frame* const f = size_class_of(what) <= slot_class ? t.tasklet_frames.make(c) : nullptr;
+  if (f != nullptr) {
+    c->stack_class = what;
+    c->frame.store(f, std::memory_order_release);
+    if (use_slots(t, w, [c](slot_table& slots, slot_cache& cache, made_runnable& others) {
+          return slots.enter_now(*c, cache, others);
+        }))
+      return true;
+    c->frame.store(nullptr, std::memory_order_relaxed);
+    t.tasklet_frames.destroy(f);
+  }
+  what = own_stack_of(what, slot_class);
+  return use_slots(t, w, [](slot_table&, slot_cache& cache, made_runnable&) {
+    cache.own_stacks.add();
+    return false;
+  });
 }
 
 /// \throws std::bad_alloc
@@ -41,14 +77,15 @@ fiber_core* make_shell(worker_thread& t, stack_choice what) {
   const worker_use here;
   worker* const w = t.guest ? nullptr : here.get();
   fiber_core* const c = t.cores.get();
+  c->done.reset(detached_marker());
+  c->id.store(0, std::memory_order_relaxed);
+  if (is_tasklet(what) && give_slot(t, w, c, what)) return c;
   const stack_slice slice = w != nullptr ? w->acquire_stack(what) : t.owner.take_stack(what);
   if (!slice) {
     t.cores.put(c);
     throw std::bad_alloc();
   }
   c->stack_class = what;
-  c->done.reset(detached_marker());
-  c->id.store(0, std::memory_order_relaxed);
   c->frame.store(lay_out_stack(c, slice).frame, std::memory_order_release);
   return c;
 }
@@ -67,7 +104,8 @@ void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
   fiber_frame* const frame = c->the_frame();
   const stack_slice slice = frame->slice;
   c->frame.store(nullptr, std::memory_order_relaxed);
-  frame->~fiber_frame();
+  if (is_tasklet(c->stack_class)) t.tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
+  else frame->~fiber_frame();
   release_stack(t, w, slice, c->stack_class);
   free_shell_core(c, t);
 }
@@ -81,7 +119,8 @@ void put_shell(worker_thread& t, fiber_core* c) noexcept {
 /// The end of a call that has used what few do: an id, a stop source, options, a stack of its own.
 [[gnu::noinline]] void clean_shell(worker_thread& t, fiber_core* c) noexcept {
   reset_shell_core(c);
-  if (c->stack_class == t.owner.default_stack_class() && t.shell_count < most_shells) {
+  if (c->stack_class == t.owner.default_stack_class() && t.shell_count < most_shells &&
+      !is_tasklet(c->stack_class)) {
     put_shell(t, c);
     return;
   }
@@ -147,7 +186,21 @@ platform::next_context hot_main(void* transfer) noexcept {
     c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
     c->park.unpark();  // it is not parked yet: a permit
   }
-  if (how == hot_departure::park && c->park.commit_park()) return;
+  const bool slotted = is_tasklet(c->stack_class);
+  slot* const home = slotted ? tasklet_frame_of(*c).home : nullptr;
+  if (slotted)
+    use_slots(t, w, [c](slot_table& slots, slot_cache& cache, made_runnable& others) {
+      slots.leave(*c, cache, others);
+      return true;
+    });
+  if (how == hot_departure::park && c->park.commit_park()) {
+    if (slotted && is_wanted(c))
+      use_slots(t, w, [home](slot_table& slots, slot_cache& cache, made_runnable& others) {
+        slots.leave_parked(*home, cache, others);
+        return true;
+      });
+    return;
+  }
   if (w != nullptr && how != hot_departure::move && c->affinity == affinity_any) w->push_back(c);
   else s.requeue(c);
 }
@@ -203,12 +256,13 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
     globals = {};
   describe_caller(call, caller, outside);
   // Frames that were left by the last switch to a host.
-  unpoison(frame->slice.low,
-           reinterpret_cast<std::size_t>(frame) - reinterpret_cast<std::size_t>(frame->slice.low));
+  std::byte* const top =
+      is_tasklet(c->stack_class) ? frame->slice.high : reinterpret_cast<std::byte*>(frame);
+  unpoison(frame->slice.low, static_cast<std::size_t>(top - frame->slice.low));
   t.current = c;
   t.pins = worker_thread::hot;
   void* const left =
-      call_context(call.ctx, c->ctx, frame->slice.low, frame, limit_of(c), &hot_main, &body);
+      call_context(call.ctx, c->ctx, frame->slice.low, top, limit_of(c), &hot_main, &body);
   t.current = caller;
   t.pins = pins;
   if (throwing) [[unlikely]]
@@ -222,7 +276,7 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
   c->ctx.destroy();
   c->flags.store(0, std::memory_order_relaxed);
   if (!plain || t.shell_count >= most_shells || c->id.load(std::memory_order_relaxed) != 0 ||
-      !c->extras.empty()) [[unlikely]]
+      !c->extras.empty() || is_tasklet(c->stack_class)) [[unlikely]]
     clean_shell(t, c);
   else put_shell(t, c);
   return true;

@@ -21,6 +21,9 @@
 //     moved on, or of a recycled one, leaves a permit, which costs its next wait one turn of the loop.
 //     Hence every wait loops on its condition; none takes being resumed as proof.
 //
+// A parked waiter can be *held* (try_hold, release_hold) by one that moves its stack: to wakers it looks like one
+// that runs. Holders are excluded from each other by the lock of the slot, see slots.hpp.
+//
 // Encoding: a count, -1 parked, 0 none, above 0 permit. unpark() is then one unconditional fetch_add:
 // wait-free, and exactly the arrows above. An exchange(permit) cannot go parked -> none at once, and the
 // plain store of none that would have to follow erases a second waker's permit; a compare-exchange loop
@@ -80,10 +83,35 @@ class basic_park_word {
     return false;
   }
 
+  /// Any thread that has something to do to the stack of a parked waiter. True: it was parked, and until
+  /// release_hold() it stays so: an unpark() leaves a permit, and nobody schedules it.
+  bool try_hold() noexcept {
+    // A read-modify-write even where it fails: either commit_park() comes after it, and acquires what its
+    // caller wrote before (the wish that the waiter looks for after its commit), or it sees parked.
+    if (word_.fetch_add(0, std::memory_order_acq_rel) != parked) return false;
+    std::int64_t expected = parked;
+    return word_.compare_exchange_strong(expected, held, std::memory_order_acq_rel,
+                                         std::memory_order_relaxed);
+  }
+
+  /// Ends a successful try_hold(). True: it was unparked meanwhile, and the caller has the duty to schedule it.
+  bool release_hold() noexcept {
+    // Release: who unparks it now sees what was done to its stack.
+    std::int64_t expected = held;
+    if (word_.compare_exchange_strong(expected, parked, std::memory_order_acq_rel,
+                                      std::memory_order_acquire))
+      return false;
+    // As in unpark() of a parked waiter: the first wake-up schedules it, those after it are part of it,
+    // for the waiter looks again before it parks again.
+    word_.exchange(none, std::memory_order_acq_rel);
+    return true;
+  }
+
   /// A guess, for dumps and statistics.
-  bool looks_parked() const noexcept { return word_.load(std::memory_order_relaxed) == parked; }
+  bool looks_parked() const noexcept { return word_.load(std::memory_order_relaxed) < none; }
 
  private:
+  static constexpr std::int64_t held = std::int64_t{-1} << 62;  ///< plus the permits since
   static constexpr std::int64_t parked = -1;
   static constexpr std::int64_t none = 0;
 

@@ -42,6 +42,7 @@ scheduler::scheduler(runtime& handle, runtime_options options)
     : handle_(handle),
       options_(std::move(options)),
       worker_count_(worker_count_for(options_.workers)),
+      slots_(choose_slot_options(options_.tasklets, stack_source_.guard_mode(), worker::entry())),
       reporter_(options_),
       crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
   platform::prepare_heavy_barrier();
@@ -158,7 +159,9 @@ void scheduler::start(fiber_core* c, worker* w) {
   check_affinity(c->affinity);
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
-  c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
+  c->flags.store(flag::alive | (is_tasklet(c->stack_class) ? flag::away : 0) |
+                     (table_index_ << flag::scheduler_shift),
+                 std::memory_order_release);
   if (inside) {
     w->counters().spawned.add();
     if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) != w->index())
@@ -397,6 +400,16 @@ runtime_stats scheduler::stats() const {
   s.pinned_parks = crew_.pinned_parks();
   s.spare_threads = crew_.spare_threads();
   s.stacks = stack_source_.stats();
+  s.tasklets.slots = slots_.cut();
+  const auto add = [&s](const slot_cache& c) {
+    s.tasklets.captures += c.captures.get();
+    s.tasklets.restores += c.restores.get();
+    s.tasklets.bytes_copied += c.bytes_copied.get();
+    s.tasklets.conflicts += c.conflicts.get();
+    s.tasklets.own_stacks += c.own_stacks.get();
+  };
+  for (const auto& w : workers_) add(w->slots());
+  add(outside_slots_);
   return s;
 }
 

@@ -27,6 +27,7 @@
 #include "sched/crew.hpp"
 #include "sched/guest.hpp"
 #include "sched/registry.hpp"
+#include "sched/slots.hpp"
 #include "sched/worker.hpp"
 #include "stack/small_segments.hpp"
 #include "stack/stack_choice.hpp"
@@ -109,6 +110,18 @@ class scheduler {
   stack_choice default_stack_class() const noexcept { return default_stack_class_; }
   stack_source& stacks() noexcept { return stack_source_; }
   small_segment_source& segments() noexcept { return segment_source_; }
+  slot_table& slots() noexcept { return slots_; }
+  /// For who has no worker: calls f(slots(), a cache, made_runnable&), and queues what that fills in.
+  template <class F>
+  auto use_slots_outside(F&& f) noexcept {
+    made_runnable others;
+    outside_mutex_.lock();
+    const auto result = f(slots_, outside_slots_, others);
+    outside_mutex_.unlock();
+    for (fiber_core* const c : {others.first, others.second})
+      if (c != nullptr) schedule_woken(c);
+    return result;
+  }
 
  private:
   /// A caller from outside (a thread, a worker of another runtime) that queues a fiber and then wakes a
@@ -146,6 +159,9 @@ class scheduler {
   std::atomic<std::uint32_t> start_flags_{0};
   stack_source stack_source_;
   small_segment_source segment_source_;
+  slot_table slots_;
+  std::mutex outside_mutex_;
+  slot_cache outside_slots_;  ///< of those without a worker
   std::vector<std::unique_ptr<worker>> workers_;
   blocked_reporter reporter_;
   crew crew_;

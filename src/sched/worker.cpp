@@ -25,7 +25,7 @@ worker::worker(scheduler& owner, unsigned index)
       poller_(make_poller(owner.options().poller)),
       random_((owner.options().seed + index + 1) * 0x9E3779B97F4A7C15U) {}
 
-worker::~worker() = default;
+worker::~worker() { owner_.slots().take_back(slot_cache_); }
 
 // ---- The scheduler context -------------------------------------------------------------------
 
@@ -51,6 +51,8 @@ bool worker::run() noexcept {
 
 bool worker::run_fiber(fiber_core* c) noexcept {
   worker_thread& t = *thread_;
+  if (is_away(c) && !bring_in(c)) [[unlikely]]
+    return true;
   prepare(c);
   t.current = c;
   // Null comes from a fiber that moved off: this worker is another thread's by then.
@@ -90,6 +92,13 @@ laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept {
   return {::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice), limit};
 }
 
+void inherit(fiber_core* c, wait_block& block) noexcept {
+  if (c->extras.empty()) [[likely]]
+    return;
+  block.flow.ambient = c->extras.take_inherited();
+  if (const fiber_extras* const e = c->extras.get()) block.ambient_deadline = e->ambient_deadline;
+}
+
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_choice what = c->stack_class;
@@ -105,11 +114,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
     std::abort();
   }
   const auto [frame, limit] = lay_out_stack(c, slice);
-  if (!c->extras.empty()) [[unlikely]] {
-    frame->block.flow.ambient = c->extras.take_inherited();
-    if (const fiber_extras* const e = c->extras.get())
-      frame->block.ambient_deadline = e->ambient_deadline;
-  }
+  inherit(c, frame->block);
   c->ctx.make(slice.low, frame, &fiber_main, limit);
   c->frame.store(frame, std::memory_order_release);
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
@@ -175,11 +180,19 @@ inline void worker::after_switch() noexcept {
   switch (how) {
     case departure::none:
       break;
-    case departure::park:
+    case departure::park: {
+      fiber_core* const c = left_;
+      if (is_wanted(c)) [[unlikely]]
+        make_room(c);
+      const void* const sp = is_tasklet(c->stack_class) ? c->ctx.sp : nullptr;
       // From here on a waker may run it elsewhere; if one was faster than the commit, it is ours again.
-      if (!left_->park.commit_park()) push_ring(left_);
+      if (!c->park.commit_park()) push_ring(c);
+      else if (sp != nullptr && is_wanted(c)) [[unlikely]] make_room_behind(sp);
       break;
+    }
     case departure::yield:
+      if (is_wanted(left_)) [[unlikely]]
+        make_room(left_);
       push_ring(left_);
       break;
     case departure::end:
@@ -225,7 +238,8 @@ void worker::park_current(worker* w) noexcept {
 void worker::yield_current(worker* w) noexcept {
   worker_thread& t = *w->thread_;
   fiber_core* const next = w->next_fiber();
-  if (next == nullptr && w->budget_ > 0) {  // nobody else, and no housekeeping due
+  if (next == nullptr && w->budget_ > 0 &&
+      !is_wanted(t.current)) {  // nobody else, and no housekeeping due
     t.hold.leave();
     return;
   }
@@ -264,7 +278,9 @@ platform::next_context worker::end_current(worker* w) noexcept {
   w->dead_slice_ = frame->slice;
   w->dead_class_ = what;
   w->dead_context_ = mine;
-  frame->~fiber_frame();
+  if (!is_tasklet(what)) [[likely]]
+    frame->~fiber_frame();
+  else w->thread_->tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
   // The joiner may have freed the core by now: self is not touched below.
   fiber_core* const next = w->next_fiber();
   w->left_ = nullptr;
@@ -395,9 +411,17 @@ inline fiber_core* worker::take_lifo() noexcept {
   return c;
 }
 
-/// The next of this worker's own, or null: then the scheduler context looks further, or does the
-/// housekeeping that is due.
+/// The next of this worker's own that can run, or null: then the scheduler context looks further, or does
+/// the housekeeping that is due.
 [[gnu::always_inline]] inline fiber_core* worker::next_fiber() noexcept {
+  fiber_core* const c = pick_next();
+  if (c != nullptr && is_away(c)) [[unlikely]]
+    return with_stack(c);
+  return c;
+}
+
+/// The next of this worker's own, wherever its stack is.
+inline fiber_core* worker::pick_next() noexcept {
   if (--budget_ <= 0) return nullptr;
   if (++picks_ >= fairness_interval) [[unlikely]] {
     picks_ = 0;
@@ -415,15 +439,21 @@ inline fiber_core* worker::take_lifo() noexcept {
   return fresh_.pop();
 }
 
+/// c cannot run where it is. The next one that can, or null.
+__attribute__((noinline)) fiber_core* worker::with_stack(fiber_core* c) noexcept {
+  while (c != nullptr && is_away(c) && !bring_in(c)) c = pick_next();
+  return c;
+}
+
 fiber_core* worker::find_work() noexcept {
   if (budget_ <= 0) budget_ = housekeeping_interval;
   ++budget_;  // this look is not a switch between fibers
-  if (fiber_core* const c = next_fiber()) return c;
+  if (fiber_core* const c = pick_next()) return c;
   drain_inbox();
   take_injected();
   ++budget_;
   if (budget_ <= 0) budget_ = housekeeping_interval;
-  if (fiber_core* const c = next_fiber()) return c;
+  if (fiber_core* const c = pick_next()) return c;
   return alone_ ? nullptr : steal();
 }
 

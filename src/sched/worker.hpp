@@ -29,11 +29,13 @@
 #include "base/cacheline.hpp"
 #include "base/spinlock.hpp"
 #include "base/split.hpp"
+#include "base/tally.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/poller.hpp"
 #include "sched/run_queue.hpp"
+#include "sched/slots.hpp"
 #include "sched/spawn_stack.hpp"
 #include "sched/timer_wheel.hpp"
 #include "sched/worker_thread.hpp"
@@ -49,25 +51,6 @@
 namespace tendril::detail {
 
 class scheduler;
-
-/// A counter written by one thread and read by others.
-class tally {
- public:
-  void add(std::uint64_t n = 1) noexcept {
-    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
-  }
-  std::uint64_t get() const noexcept { return value_.load(std::memory_order_relaxed); }
-
-  /// For the count of ended fibers: who has read it has seen what they did, as after a join.
-  void publish() noexcept {
-    value_.store(value_.load(std::memory_order_relaxed) + 1,
-                 std::memory_order_release);  // pairs with observe()
-  }
-  std::uint64_t observe() const noexcept { return value_.load(std::memory_order_acquire); }
-
- private:
-  std::atomic<std::uint64_t> value_{0};
-};
 
 struct worker_counters {
   tally spawned, finished, switches, steals, polls, sleeps, timers;
@@ -142,13 +125,18 @@ class alignas(cacheline_bytes) worker final {
   std::size_t pending_timers() const noexcept { return armed_.load(std::memory_order_relaxed); }
   void allow_lifo_theft() noexcept { lifo_theft_.store(true, std::memory_order_relaxed); }
   stack_cache& stacks() noexcept { return stacks_; }
+  /// Where fibers begin.
+  static platform::entry_function entry() noexcept { return &fiber_main; }
+  void queue(const made_runnable& fibers) noexcept;
+  slot_cache& slots() noexcept { return slot_cache_; }
   /// A stack, or the first segment of one; an empty slice when the system has no memory left.
   stack_slice acquire_stack(stack_choice what) noexcept;
   /// Its fiber has ended, wherever on its segments it was at last.
   void release_stack(stack_slice slice, stack_choice what) noexcept {
-    if (!is_segmented(what)) [[likely]]
+    if ((what & (segmented_bit | tasklet_bit)) == 0) [[likely]]
       stacks_.release(slice, what);
-    else release_segments(slice, what);
+    else if (is_segmented(what)) release_segments(slice, what);
+    else release_slot(slice);
   }
   /// Behind all others, if it may run anywhere.
   void push_back(fiber_core* c) noexcept;
@@ -182,6 +170,14 @@ class alignas(cacheline_bytes) worker final {
   void announce_if_long() noexcept;
   void push_pinned(fiber_core* c) noexcept;
   fiber_core* pop_pinned() noexcept;
+  fiber_core* pick_next() noexcept;
+  fiber_core* with_stack(fiber_core* c) noexcept;
+  bool bring_in(fiber_core* c) noexcept;
+  bool attach_slot_frame(fiber_core* c) noexcept;
+  void use_own_stack(fiber_core* c) noexcept;
+  void make_room(fiber_core* c) noexcept;
+  void make_room_behind(const void* sp) noexcept;
+  void release_slot(const stack_slice& slice) noexcept;
   bool prepare(fiber_core* c) noexcept;
   void attach_stack(fiber_core* c) noexcept;
   void release_segments(stack_slice slice, stack_choice what) noexcept;
@@ -221,6 +217,7 @@ class alignas(cacheline_bytes) worker final {
 
   stack_cache stacks_;
   small_segment_cache segments_;
+  slot_cache slot_cache_;
   std::uint64_t next_id_ = 0;
   std::uint64_t last_id_ = 0;
   bool trimming_ = false;   ///< idle for long enough to give stacks back
@@ -261,6 +258,19 @@ struct laid_out {
   std::uintptr_t limit;  ///< of a segmented stack
 };
 laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept;
+
+/// Gives a frame what its fiber has inherited.
+void inherit(fiber_core* c, wait_block& block) noexcept;
+
+/// Whether c is a tasklet whose stack is not in place.
+inline bool is_away(const fiber_core* c) noexcept {
+  return (c->flags.load(std::memory_order_relaxed) & flag::away) != 0;
+}
+
+/// Whether somebody waits for the slot of c.
+inline bool is_wanted(const fiber_core* c) noexcept {
+  return (c->flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0;
+}
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.
 std::uint64_t take_fiber_ids(std::uint64_t count) noexcept;

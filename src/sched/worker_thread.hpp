@@ -40,6 +40,7 @@
 #include "platform/thread_state.hpp"
 #include "sched/core_pool.hpp"
 #include "sched/fiber_core.hpp"
+#include "sched/tasklet_frames.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker_hold.hpp"
 #include "stack/segmented.hpp"
@@ -83,6 +84,7 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   thread_slots slots;
   context scheduler_context;
   core_cache cores;  ///< the thread's, not the worker's: usable without being inside
+  tasklet_frame_cache tasklet_frames;  ///< the same
 
   scheduler& owner;
   fiber_core* shells = nullptr;  ///< see hot_start.hpp

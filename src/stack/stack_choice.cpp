@@ -56,7 +56,7 @@ std::string explain(const stack_options& options) {
       return bytes + ": a first segment may have " + std::to_string(small_bytes) + " to " + most +
              " bytes, or 0 for " + std::to_string(small_bytes);
     case stack_kind::tasklet:
-      return "stack.kind = tasklet: not available in this version; use stack_kind::reserved";
+      return bytes + ": a tasklet may have 1 to " + most + ", or 0 for the size of a slot";
   }
   return "stack.kind = " + std::to_string(static_cast<unsigned>(options.kind)) +
          ": no such stack_kind; use stack_kind::reserved";
@@ -92,7 +92,9 @@ stack_choice choose_stack_class(const stack_options& options, std::error_code& e
       }
       break;
     case stack_kind::tasklet:
-      ec = std::make_error_code(std::errc::not_supported);
+      // Nothing asked for: whatever the runtime's slots have. Larger ones get a stack of their own.
+      chosen = options.bytes == 0 ? stack_choice{0} : reserved_class(options.bytes);
+      if (chosen != no_stack_class) chosen |= tasklet_bit;
       break;
   }
   if (chosen != no_stack_class) ec.clear();
@@ -129,7 +131,7 @@ bool stack_kind_available(stack_kind kind) noexcept {
     case stack_kind::segmented:
       return detail::segments_missing() == nullptr;
     case stack_kind::tasklet:
-      return false;
+      return true;
   }
   return false;
 }

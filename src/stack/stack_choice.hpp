@@ -5,7 +5,8 @@
 //
 //     bit 7     0; 0xFF means "no wish" where a core keeps the byte
 //     bit 6     segmented
-//     bits 0-5  size class, or small_first
+//     bit 5     tasklet, if bit 6 is 0
+//     bits 0-4  size class; with bit 6, all of bits 0-5 are set for small_first
 #pragma once
 
 #include "stack/slice_layout.hpp"
@@ -25,8 +26,14 @@ inline constexpr stack_choice segmented_bit = 0x40;
 inline constexpr stack_choice small_first = segmented_bit | 0x3F;
 inline constexpr stack_choice no_stack_class = 0x80;
 
+inline constexpr stack_choice tasklet_bit = 0x20;
+
 constexpr bool is_segmented(stack_choice c) noexcept { return (c & segmented_bit) != 0; }
-constexpr unsigned size_class_of(stack_choice c) noexcept { return c & 0x3FU; }
+constexpr bool is_tasklet(stack_choice c) noexcept {
+  return (c & (segmented_bit | tasklet_bit)) == tasklet_bit;
+}
+/// Not of small_first.
+constexpr unsigned size_class_of(stack_choice c) noexcept { return c & 0x1FU; }
 /// Bytes of the stack, or of its first segment.
 constexpr std::size_t first_bytes(stack_choice c) noexcept {
   return c == small_first ? std::size_t{2048} : class_bytes(size_class_of(c));

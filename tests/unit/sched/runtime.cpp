@@ -82,7 +82,6 @@ TEST_SUITE("runtime") {
     CHECK(refusal({.workers = 65}).find("workers is 65") != std::string::npos);
     const std::string too_large = refusal({.workers = 1, .stack = {.bytes = std::size_t{1} << 30}});
     CHECK(too_large.find(std::to_string(std::size_t{1} << 30)) != std::string::npos);
-    CHECK(refusal({.workers = 1, .stack = {.kind = tendril::stack_kind::tasklet}}) != "accepted");
   }
 
   TEST_CASE("starting a fiber without a runtime is refused") {

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From runtime_options::tasklets, and what the environment says, to the options of a slot table.
+#include "platform/memory.hpp"
+#include "sched/slots.hpp"
+#include "stack/guard.hpp"
+#include "stack/slice_layout.hpp"
+
+#include <tendril/error.hpp>
+#include <tendril/stack.hpp>
+
+#include <charconv>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace tendril::detail {
+namespace {
+
+constexpr std::size_t most_slots = 65'536;
+
+[[noreturn]] void invalid(const std::string& what) {
+  throw std::system_error(make_error_code(errc::invalid_option), what);
+}
+
+void require_slots(std::size_t slots, const std::string& source) {
+  if (slots == 0 || slots > most_slots)
+    invalid(source + ": allowed are 1 to " + std::to_string(most_slots) + " slots");
+}
+
+/// TENDRIL_TASKLETS: strict, slots=N, or both with a comma between.
+void apply_environment(tasklet_options& o) {
+  const char* const text = std::getenv("TENDRIL_TASKLETS");
+  if (text == nullptr) return;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::string_view word = rest.substr(0, rest.find(','));
+    rest.remove_prefix(word.size() == rest.size() ? rest.size() : word.size() + 1);
+    constexpr std::string_view slots = "slots=";
+    const std::string source = "TENDRIL_TASKLETS='" + std::string(text) + "'";
+    if (word == "strict") {
+      o.strict = true;
+    } else if (word.substr(0, slots.size()) == slots) {
+      const std::string_view number = word.substr(slots.size());
+      o.slots = 0;
+      std::from_chars(number.data(), number.data() + number.size(), o.slots);
+      require_slots(o.slots, source);
+    } else {
+      invalid(source + ": allowed are strict, slots=N, or both with a comma between");
+    }
+  }
+}
+
+}  // namespace
+
+slot_options choose_slot_options(tasklet_options o, stack_guard guard,
+                                 platform::entry_function entry) {
+  require_slots(o.slots, "runtime_options::tasklets.slots = " + std::to_string(o.slots));
+  apply_environment(o);
+  const std::size_t bytes = o.slot_bytes != 0 ? o.slot_bytes : default_stack_bytes;
+  const unsigned size_class = size_class_for(bytes, platform::page_size());
+  if (size_class == no_size_class)
+    invalid("runtime_options::tasklets.slot_bytes = " + std::to_string(bytes) +
+            ": allowed are 1 to " + std::to_string(class_bytes(size_class_count - 1)) +
+            " (8 MiB), or 0 for " + std::to_string(default_stack_bytes));
+  return {size_class, static_cast<unsigned>(o.slots), guard, o.strict, entry};
+}
+
+}  // namespace tendril::detail

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sched/slots.hpp"
+
+#include "base/check.hpp"
+#include "base/sanitizer.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <utility>
+
+namespace tendril::detail {
+namespace {
+
+/// The live bytes of a tasklet that does not run are [this, top of the slot).
+std::byte* live_low(const fiber_core& c) noexcept { return static_cast<std::byte*>(c.ctx.sp); }
+
+[[noreturn]] void no_memory_for(const fiber_core& c, std::size_t bytes) noexcept {
+  std::fprintf(stderr,
+               "tendril: no memory to copy the stack of tasklet '%s' (id %llu, %zu bytes) out of "
+               "its slot\n",
+               name_of(&c), static_cast<unsigned long long>(c.id.load(std::memory_order_relaxed)),
+               bytes);
+  std::abort();
+}
+
+std::uint64_t next_random(std::uint64_t& state) noexcept {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state;
+}
+
+}  // namespace
+
+slot_table::slot_table(const slot_options& options)
+    : strict_(options.strict),
+      limit_(options.most),
+      entry_(options.entry),
+      arena_(options.size_class, options.most, options.guard),
+      slots_(std::make_unique<slot[]>(limit_)) {}
+
+slot_table::~slot_table() {
+  for (unsigned i = 0; i != cut(); ++i)
+    TENDRIL_ASSERT(slots_[i].bound.load(std::memory_order_relaxed) == 0,
+                   "slots outlive their tasklets");
+}
+
+// ---- Which slot ------------------------------------------------------------------------------
+
+slot* slot_table::choose(slot_cache& mine) noexcept {
+  if (slot* const s = pop_free(mine)) return s;
+  if (slot* const s = cut_one()) return s;
+  return share(mine);
+}
+
+slot* slot_table::cut_one() noexcept {
+  if (cut_.load(std::memory_order_relaxed) == limit_) return nullptr;
+  const std::lock_guard hold(free_lock_);
+  if (cut_.load(std::memory_order_relaxed) == limit_) return nullptr;
+  const stack_slice slice = arena_.cut();
+  if (!slice) return nullptr;
+  slot& s = slots_[cut_.load(std::memory_order_relaxed)];
+  s.slice = slice;
+  cut_.fetch_add(1, std::memory_order_release);  // pairs with share()'s acquire
+  return &s;
+}
+
+/// It stays `listed` until it is bound: others that retire from it meanwhile do not list it again.
+slot* slot_table::pop_free(slot_cache& mine) noexcept {
+  if (slot* const s = mine.free) {
+    mine.free = s->next_free;
+    --mine.count;
+    return s;
+  }
+  const std::lock_guard hold(free_lock_);
+  slot* const s = free_;
+  if (s != nullptr) free_ = s->next_free;
+  return s;
+}
+
+/// Under the slot's lock.
+void slot_table::push_free(slot& s, slot_cache& mine) noexcept {
+  if (std::exchange(s.listed, true)) return;
+  if (mine.count < slot_cache::high_water) {
+    s.next_free = mine.free;
+    mine.free = &s;
+    ++mine.count;
+    return;
+  }
+  const std::lock_guard hold(free_lock_);
+  s.next_free = free_;
+  free_ = &s;
+}
+
+void slot_table::take_back(slot_cache& mine) noexcept {
+  const std::lock_guard hold(free_lock_);
+  while (slot* const s = mine.free) {
+    mine.free = s->next_free;
+    s->next_free = free_;
+    free_ = s;
+  }
+  mine.count = 0;
+}
+
+slot* slot_table::share(slot_cache& mine) noexcept {
+  const unsigned n = cut_.load(std::memory_order_acquire);
+  if (n == 0) return nullptr;
+  slot* best = nullptr;
+  std::uint32_t best_cost = 0;
+  for (int draw = 0; draw != 8; ++draw) {
+    slot& s = slots_[next_random(mine.random) % n];
+    if (s.exclusive.load(std::memory_order_relaxed)) continue;
+    const fiber_core* const r = s.resident.load(std::memory_order_relaxed);
+    // Those who share a slot meet more often the more they are; one that is about to run is met at once.
+    std::uint32_t cost = s.bound.load(std::memory_order_relaxed) * 4;
+    if (r != nullptr) cost += r->park.looks_parked() ? 1 : 8;
+    if (best == nullptr || cost < best_cost) {
+      best = &s;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+// ---- Moving, under the slot's lock -----------------------------------------------------------
+
+/// True: r, the resident, is parked and held.
+bool slot_table::hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept {
+  if (!r.park.try_hold()) return false;
+  if (is_tasklet(r.stack_class) && r.affinity != affinity_thread &&
+      (r.flags.load(std::memory_order_relaxed) & flag::away) == 0 && r.the_frame() != nullptr &&
+      tasklet_frame_of(r).home == &s) [[likely]]
+    return true;
+  // Another fiber in the core of one that has ended here (invariant 3); or one whose thread is blocked on its stack.
+  if (r.park.release_hold()) out.second = &r;
+  return false;
+}
+
+void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
+  tasklet_frame& f = tasklet_frame_of(r);
+  std::byte* const low = live_low(r);
+  std::byte* const top = s.slice.high;
+  TENDRIL_ASSERT(low > s.slice.low && low < top, "a resident stands in its slot");
+  if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));
+  r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+  r.flags.fetch_or(flag::away, std::memory_order_relaxed);
+  s.resident.store(nullptr, std::memory_order_relaxed);
+  mine.captures.add();
+  mine.bytes_copied.add(f.image.bytes());
+  if (strict_) spoil_stack(low, top);
+}
+
+void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
+  tasklet_frame& f = tasklet_frame_of(c);
+  if (strict_) unspoil_stack(s.slice.low, s.slice.high);
+  if (f.started) {
+    f.image.restore(s.slice.high);
+    mine.restores.add();
+    mine.bytes_copied.add(f.image.bytes());
+  } else {
+    unpoison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
+    c.ctx.make(s.slice.low, s.slice.high, entry_);
+    f.started = true;
+  }
+  s.resident.store(&c, std::memory_order_relaxed);
+  if (strict_ || s.waiting_first != nullptr)
+    c.flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
+  c.flags.fetch_and(~flag::away, std::memory_order_relaxed);
+}
+
+fiber_core* slot_table::next_waiting(slot& s) noexcept {
+  fiber_core* const c = s.waiting_first;
+  if (c == nullptr) return nullptr;
+  s.waiting_first = c->next;
+  if (s.waiting_first == nullptr) s.waiting_last = nullptr;
+  c->next = nullptr;
+  return c;
+}
+
+// ---- Entering and leaving --------------------------------------------------------------------
+
+slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
+                                       made_runnable& out) noexcept {
+  tasklet_frame& f = tasklet_frame_of(c);
+  const bool starts = f.home == nullptr;
+  if (starts) {
+    f.home = choose(mine);
+    if (f.home == nullptr) return entrance::no_slot;
+    f.slice = f.home->slice;
+  }
+  slot& s = *f.home;
+  const std::lock_guard hold(s.lock);
+  if (starts) {
+    s.listed = false;
+    s.bound.store(s.bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
+  if (fiber_core* const r = s.resident.load(std::memory_order_relaxed)) {
+    bool held = hold_resident(s, *r, out);
+    if (!held) {
+      // The wish first, then the hold: see the head. Harmless if r has ended.
+      r->flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
+      held = hold_resident(s, *r, out);
+    }
+    if (!held) {
+      c.next = nullptr;
+      (s.waiting_last != nullptr ? s.waiting_last->next : s.waiting_first) = &c;
+      s.waiting_last = &c;
+      mine.conflicts.add();
+      return entrance::waits;
+    }
+    move_out(s, *r, mine);
+    if (r->park.release_hold()) out.first = r;
+  }
+  put_in(s, c, mine);
+  return entrance::in;
+}
+
+bool slot_table::enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
+  tasklet_frame& f = tasklet_frame_of(c);
+  slot* s = pop_free(mine);
+  if (s == nullptr) s = cut_one();
+  for (int draw = 0;; ++draw) {
+    constexpr int most_draws = 16;
+    if (s == nullptr && (draw == most_draws || (s = share(mine)) == nullptr)) return false;
+    const std::lock_guard hold(s->lock);
+    s->listed = false;
+    fiber_core* const r = s->resident.load(std::memory_order_relaxed);
+    if (r == nullptr || hold_resident(*s, *r, out)) {
+      if (r != nullptr) {
+        move_out(*s, *r, mine);
+        if (r->park.release_hold()) out.first = r;
+      }
+      if (strict_) unspoil_stack(s->slice.low, s->slice.high);
+      s->bound.store(s->bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+      s->exclusive.store(true, std::memory_order_relaxed);
+      s->resident.store(&c, std::memory_order_relaxed);
+      f.home = s;
+      f.slice = s->slice;
+      f.started = true;
+      return true;
+    }
+    if (out.second != nullptr) return false;  // one at a time, and this is rare
+    s = nullptr;
+  }
+}
+
+void slot_table::leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
+  slot& s = *tasklet_frame_of(c).home;
+  const std::lock_guard hold(s.lock);
+  s.exclusive.store(false, std::memory_order_relaxed);
+  fiber_core* const next = next_waiting(s);
+  if (next == nullptr && !strict_) {
+    c.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+    return;
+  }
+  move_out(s, c, mine);
+  if (next == nullptr) return;
+  put_in(s, *next, mine);
+  out.first = next;
+}
+
+void slot_table::leave_parked(slot& s, slot_cache& mine, made_runnable& out) noexcept {
+  const std::lock_guard hold(s.lock);
+  fiber_core* const r = s.resident.load(std::memory_order_relaxed);
+  if (r == nullptr || s.waiting_first == nullptr || !hold_resident(s, *r, out)) return;
+  move_out(s, *r, mine);
+  if (r->park.release_hold()) out.second = r;
+  fiber_core* const next = next_waiting(s);
+  put_in(s, *next, mine);
+  out.first = next;
+}
+
+void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept {
+  TENDRIL_CHECK(arena_.guard_intact(s.slice), "a tasklet has run over the end of its slot");
+  const std::lock_guard hold(s.lock);
+  s.resident.store(nullptr, std::memory_order_relaxed);
+  s.exclusive.store(false, std::memory_order_relaxed);
+  const std::uint32_t left = s.bound.load(std::memory_order_relaxed) - 1;
+  s.bound.store(left, std::memory_order_relaxed);
+  if (strict_) spoil_stack(s.slice.low, s.slice.high);
+  if (fiber_core* const next = next_waiting(s)) {
+    put_in(s, *next, mine);
+    out.first = next;
+  } else if (left == 0) {
+    push_free(s, mine);
+  }
+}
+
+}  // namespace tendril::detail

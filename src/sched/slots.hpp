@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The stacks of tasklets: slots, which many fibers share one after the other.
+//
+// Idea: a tasklet is bound to the addresses of one slot for life. When it parks it stays there, *resident*, and a
+// resume costs what any fiber's does. Only when another one of the same slot is to run are the live bytes of the
+// resident copied to the heap (stack_image), and copied back when it is its turn again, on whichever worker.
+//
+//                  enter(): the resident is parked                    departs, others wait here
+//     away, runnable ---------------------------------> resident ------------------------------> away
+//          |        the resident runs or will run          ^
+//          '-----------> waits in the slot's list ---------'  handed over by whoever leaves
+//
+// Who may copy whom. There is no word that owns the slot, because the switch to a resident fiber would have to take
+// and give it. A resident that is parked is *held* through its park word (park_word.hpp): until the copy is done
+// nobody schedules it. One that runs or is queued cannot be held; who needs its slot queues itself in the slot and
+// leaves the wish in the resident's flags (flag::slot_wanted), where its next departure finds it. The departure is
+// committed first and the flag looked at second, the wish is written first and the hold tried second: one of the two
+// sees the other. So residents pay a test of flags when they are picked (flag::away) and when they depart, in a line
+// that the switch uses anyway.
+//
+// Invariants
+//  1. `resident`, the waiting list, and the flags away and slot_wanted of fibers bound here change under the slot's
+//     lock only; `away` also by who alone knows of a fiber (its spawner).
+//  2. A fiber with flag::away does not run: who picks it calls enter() first. Its context and its bytes are changed
+//     by enter() and leave(), while it is held or the caller's.
+//  3. A resident that ended is recognized: its core may be somebody else's and parked by then, so a hold counts
+//     only if the fiber held is bound here and not away. Between its end and retire() its slot has no other.
+//  4. A waiter in the list is nobody's: who takes it out puts its bytes in place and gives it to its caller to queue.
+//
+// A tasklet whose thread is blocked, or that is hot on a host, keeps its slot; those bound to the same slot wait.
+// Copies are made on other stacks: by who wants to enter, or by who arrives after the departure. They are made under
+// the slot's lock, which is a spinlock whose waiters yield their threads: mostly a kilobyte, a microsecond at most.
+//
+// Placement: a new tasklet takes a slot nobody is bound to, one used just before if possible; else one more is cut, up
+// to the limit; else the best of a few drawn at random: empty, or its resident parked, and with few bound to it.
+//
+// Who may call what: a slot_cache belongs to a worker, or is guarded by its user; the table: any thread.
+#pragma once
+
+#include "base/cacheline.hpp"
+#include "base/spinlock.hpp"
+#include "base/tally.hpp"
+#include "context/stack_image.hpp"
+#include "platform/switch.hpp"
+#include "sched/fiber_core.hpp"
+#include "stack/slot_arena.hpp"
+#include "stack/stack_choice.hpp"
+
+#include <tendril/stack.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+namespace tendril::detail {
+
+struct alignas(cacheline_bytes) slot {
+  spinlock lock;
+  bool listed = false;  ///< in a list of free ones; under the lock
+  /// Its resident is hot, or a shell: nobody new is bound to it. A hint.
+  std::atomic<bool> exclusive{false};
+  /// How many live tasklets are bound to it, and who is in it: changed under the lock, looked at without.
+  std::atomic<std::uint32_t> bound{0};
+  std::atomic<fiber_core*> resident{nullptr};
+  fiber_core* waiting_first = nullptr;  ///< by fiber_core::next
+  fiber_core* waiting_last = nullptr;
+  stack_slice slice;
+  slot* next_free = nullptr;
+};
+
+/// What a tasklet has for a frame: not on the stack, which others use meanwhile.
+struct tasklet_frame : fiber_frame {
+  explicit tasklet_frame(fiber_core* c) noexcept : fiber_frame(c, {}) {}
+
+  slot* home = nullptr;  ///< null until it first runs
+  bool started = false;  ///< there is a context to continue
+  stack_image image;     ///< its bytes, while it is away
+};
+
+inline tasklet_frame& tasklet_frame_of(const fiber_core& c) noexcept {
+  return *static_cast<tasklet_frame*>(c.the_frame());
+}
+
+/// A worker's: slots that nobody is bound to, the last used first; and what it did, for statistics.
+struct slot_cache {
+  static constexpr unsigned high_water = 64;
+
+  slot* free = nullptr;
+  unsigned count = 0;
+  std::uint64_t random = 0x9E3779B97F4A7C15U;
+  tally captures;      ///< stacks copied out
+  tally restores;      ///< and back
+  tally bytes_copied;  ///< in both directions
+  tally conflicts;     ///< times a tasklet had to wait for a slot whose resident was about to run
+  tally own_stacks;    ///< fibers that asked to be tasklets and got a stack of their own
+};
+
+/// The stack of its own for a fiber that asked to be a tasklet, where slots have that size class.
+constexpr stack_choice own_stack_of(stack_choice asked, unsigned slot_class) noexcept {
+  return static_cast<stack_choice>(std::max(size_class_of(asked), slot_class));
+}
+
+/// Fibers that an operation on a slot has made runnable: the caller queues them, in this order.
+struct made_runnable {
+  fiber_core* first = nullptr;
+  fiber_core* second = nullptr;
+};
+
+struct slot_options {
+  unsigned size_class;
+  unsigned most;
+  stack_guard guard;
+  bool strict;  ///< copy out at every departure, and spoil what is left behind
+  platform::entry_function entry;
+};
+
+/// \throws std::system_error  errc::invalid_option, naming the option or variable and its value
+slot_options choose_slot_options(tasklet_options options, stack_guard guard,
+                                 platform::entry_function entry);
+
+class slot_table {
+ public:
+  explicit slot_table(const slot_options& options);
+  ~slot_table();
+  slot_table(const slot_table&) = delete;
+  slot_table& operator=(const slot_table&) = delete;
+
+  unsigned size_class() const noexcept { return arena_.size_class(); }
+  bool strict() const noexcept { return strict_; }
+  unsigned cut() const noexcept { return cut_.load(std::memory_order_relaxed); }
+
+  enum class entrance : std::uint8_t {
+    in,       ///< its stack is in place
+    waits,    ///< for its slot: it is the caller's no more
+    no_slot,  ///< there is none for it, and none can be made; only for one that starts
+  };
+  /// c is the caller's, away, and has its frame. Binds it to a slot if it starts.
+  entrance enter(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
+  /// Binds c, which has a frame and starts by a call (hot_start.hpp), to a slot that it can use at once. False:
+  /// there is none.
+  bool enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
+  /// c is the caller's, resident and not running, and has flag::slot_wanted: makes room if somebody waits.
+  void leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
+  /// The same when the departure of s's resident has been committed: whoever that is by now, if it is parked.
+  void leave_parked(slot& s, slot_cache& mine, made_runnable& out) noexcept;
+  /// The resident of s has ended, and nobody stands on its stack.
+  void retire(slot& s, slot_cache& mine, made_runnable& out) noexcept;
+
+  /// Null: the address is in no slot.
+  slot* find(const void* address) noexcept {
+    const unsigned i = arena_.index_of(address);
+    return i != slot_arena::none ? &slots_[i] : nullptr;
+  }
+
+  // A worker that ends gives its free slots back.
+  void take_back(slot_cache& mine) noexcept;
+
+ private:
+  slot* choose(slot_cache& mine) noexcept;
+  slot* cut_one() noexcept;
+  slot* pop_free(slot_cache& mine) noexcept;
+  void push_free(slot& s, slot_cache& mine) noexcept;
+  slot* share(slot_cache& mine) noexcept;
+  bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
+  void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
+  void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
+  fiber_core* next_waiting(slot& s) noexcept;
+
+  const bool strict_;
+  const unsigned limit_;
+  const platform::entry_function entry_;
+  slot_arena arena_;
+  std::unique_ptr<slot[]> slots_;
+  std::atomic<unsigned> cut_{0};
+  spinlock free_lock_;
+  slot* free_ = nullptr;  ///< from workers that had too many
+};
+
+}  // namespace tendril::detail

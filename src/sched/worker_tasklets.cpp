@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a worker does for tasklets: it finds their stacks in place, brings them there, or looks for another fiber
+// to run. Apart from worker.cpp, because none of it is on the path of a fiber whose stack is where it ran last.
+#include "sched/scheduler.hpp"
+#include "sched/worker.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <utility>
+
+namespace tendril::detail {
+namespace {
+
+[[noreturn]] void no_frame_for(const fiber_core& c) noexcept {
+  std::fprintf(stderr, "tendril: no memory for the frame of tasklet '%s' (id %llu, %zu bytes)\n",
+               name_of(&c), static_cast<unsigned long long>(c.id.load(std::memory_order_relaxed)),
+               sizeof(tasklet_frame));
+  std::abort();
+}
+
+}  // namespace
+
+/// c has flag::away. True: it can be switched to. False: it waits for its slot.
+bool worker::bring_in(fiber_core* c) noexcept {
+  slot_table& slots = owner_.slots();
+  if (c->the_frame() == nullptr && !attach_slot_frame(c)) return true;
+  made_runnable others;
+  switch (slots.enter(*c, slot_cache_, others)) {
+    case slot_table::entrance::in:
+      queue(others);
+      return true;
+    case slot_table::entrance::waits:
+      queue(others);
+      return false;
+    case slot_table::entrance::no_slot:
+      break;
+  }
+  tasklet_frame* const f = &tasklet_frame_of(*c);
+  c->frame.store(nullptr, std::memory_order_relaxed);
+  if (const std::uintptr_t ambient = std::exchange(f->block.flow.ambient, 0))
+    c->extras.inherit(ambient);
+  thread_->tasklet_frames.destroy(f);
+  use_own_stack(c);
+  return true;
+}
+
+/// False: c gets a stack of its own, because it asks for more than a slot has.
+bool worker::attach_slot_frame(fiber_core* c) noexcept {
+  if (size_class_of(c->stack_class) > owner_.slots().size_class()) {
+    use_own_stack(c);
+    return false;
+  }
+  tasklet_frame* const f = thread_->tasklet_frames.make(c);
+  if (f == nullptr) no_frame_for(*c);
+  inherit(c, f->block);
+  c->frame.store(f, std::memory_order_release);
+  if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);
+  return true;
+}
+
+/// What a fiber does for which there is no slot: it is an ordinary one on a reserved stack.
+void worker::use_own_stack(fiber_core* c) noexcept {
+  c->stack_class = own_stack_of(c->stack_class, owner_.slots().size_class());
+  c->flags.fetch_and(~flag::away, std::memory_order_relaxed);
+  slot_cache_.own_stacks.add();
+}
+
+/// The departure of c is not committed yet, and its slot is wanted.
+__attribute__((noinline)) void worker::make_room(fiber_core* c) noexcept {
+  if (!is_tasklet(c->stack_class)) {  // the wish was for one that had this core before
+    c->flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+    return;
+  }
+  made_runnable others;
+  owner_.slots().leave(*c, slot_cache_, others);
+  queue(others);
+}
+
+/// A tasklet that stood at sp has been committed as parked; its slot was wanted just then.
+__attribute__((noinline)) void worker::make_room_behind(const void* sp) noexcept {
+  slot* const s = owner_.slots().find(sp);
+  if (s == nullptr) return;
+  made_runnable others;
+  owner_.slots().leave_parked(*s, slot_cache_, others);
+  queue(others);
+}
+
+__attribute__((noinline)) void worker::release_slot(const stack_slice& slice) noexcept {
+  made_runnable others;
+  owner_.slots().retire(*owner_.slots().find(slice.low), slot_cache_, others);
+  queue(others);
+}
+
+void worker::queue(const made_runnable& fibers) noexcept {
+  for (fiber_core* const c : {fibers.first, fibers.second}) {
+    if (c == nullptr) continue;
+    if (c->affinity == affinity_any && scheduler_index_ == c->scheduler_index()) push_back(c);
+    else schedule_elsewhere(c);
+  }
+}
+
+}  // namespace tendril::detail

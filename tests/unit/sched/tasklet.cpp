@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Tasklets: what a fiber has on its stack is there again when it resumes, whoever used the addresses meanwhile.
+#include <tendril/channel.hpp>
+#include <tendril/error.hpp>
+#include <tendril/fiber.hpp>
+#include <tendril/latch.hpp>
+#include <tendril/runtime.hpp>
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <vector>
+
+using namespace tendril;
+
+namespace {
+
+struct shape {
+  unsigned workers;
+  std::size_t slots;
+  bool strict;
+};
+
+runtime_options with(const shape& s) {
+  runtime_options o;
+  o.workers = s.workers;
+  o.stack.kind = stack_kind::tasklet;
+  o.tasklets.slots = s.slots;
+  o.tasklets.strict = s.strict;
+  o.seed = 7;
+  return o;
+}
+
+const std::vector<shape>& shapes() {
+  static const std::vector<shape> all = {{1, 1, false},  {1, 3, false}, {2, 1, false},
+                                         {2, 3, false},  {2, 3, true},  {4, 2, true},
+                                         {1, 1024, true}};
+  return all;
+}
+
+std::string text_of(const shape& s) {
+  return std::to_string(s.workers) + " workers, " + std::to_string(s.slots) + " slots" +
+         (s.strict ? ", strict" : "");
+}
+
+/// Recurses, parks at the bottom, and finds on the way back what it left on the way down.
+[[gnu::noinline]] std::uint64_t descend(unsigned depth, std::uint64_t seed, latch& gate) {
+  volatile std::uint64_t mine[4] = {seed, seed * 3, ~seed, seed ^ depth};
+  const volatile std::uint64_t* const where = mine;  // a pointer into the frame survives, too
+  if (depth == 0) gate.wait();
+  const std::uint64_t below = depth == 0 ? 0 : descend(depth - 1, seed + 1, gate);
+  const bool intact = where[0] == seed && where[1] == seed * 3 && where[2] == ~seed &&
+                      where[3] == (seed ^ depth) && where == mine;
+  return below + (intact ? 1 : 1'000'000);
+}
+
+}  // namespace
+
+TEST_SUITE("tasklet") {
+  TEST_CASE("frames and pointers into them survive being copied out and in") {
+    for (const shape& s : shapes()) {
+      CAPTURE(text_of(s));
+      runtime rt(with(s));
+      constexpr unsigned count = 200;
+      latch gate(1);
+      std::atomic<std::uint64_t> sum{0};
+      std::uint64_t expected = 0;
+      for (unsigned i = 0; i != count; ++i) {
+        expected += i % 40 + 1;
+        rt.spawn([&, i] { sum += descend(i % 40, i, gate); });
+      }
+      rt.run([] {
+        for (int i = 0; i != 10; ++i) this_fiber::yield();
+      });
+      gate.count_down();
+      rt.drain();
+      CHECK(sum == expected);
+      const tasklet_stats stats = rt.stats().tasklets;
+      CHECK(stats.slots <= s.slots);
+      if (s.slots < 10) CHECK(stats.captures > 0);
+      CHECK(stats.restores <= stats.captures);
+    }
+  }
+
+  TEST_CASE("two that share one slot take turns") {
+    runtime rt(with({1, 1, false}));
+    channel<int> there(0);
+    channel<int> back(0);
+    int wrong = 0;
+    rt.spawn([&] {
+      for (int i = 0; i != 1000; ++i) {
+        there.send(i);
+        if (back.receive() != i + 1) ++wrong;
+      }
+      there.close();
+    });
+    rt.spawn([&] {
+      while (const auto v = there.receive()) back.send(*v + 1);
+    });
+    rt.drain();
+    CHECK(wrong == 0);
+    CHECK(rt.stats().tasklets.captures >= 1000);
+  }
+
+  TEST_CASE("one that yields in a loop makes room for who waits for its slot") {
+    for (const unsigned workers : {1U, 2U}) {
+      runtime rt(with({workers, 1, false}));
+      std::atomic<bool> done{false};
+      rt.spawn([&] {
+        while (!done) this_fiber::yield();
+      });
+      rt.spawn([&] { done = true; });
+      rt.drain();
+      CHECK(done);
+    }
+  }
+
+  TEST_CASE("exceptions: caught after a copy, rethrown, suspended inside a handler") {
+    for (const shape& s : shapes()) {
+      CAPTURE(text_of(s));
+      runtime rt(with(s));
+      std::atomic<int> wrong{0};
+      for (int i = 0; i != 50; ++i)
+        rt.spawn([&wrong, i] {
+          for (int k = 0; k != 20; ++k) {
+            const std::string text = std::to_string(i * 100 + k);
+            try {
+              this_fiber::yield();
+              throw std::runtime_error(text);
+            } catch (const std::runtime_error& e) {
+              this_fiber::yield();  // the exception is in flight meanwhile
+              if (e.what() != text) ++wrong;
+              try {
+                throw;
+              } catch (const std::runtime_error& again) {
+                this_fiber::yield();
+                if (&again != &e) ++wrong;
+              }
+            }
+            if (std::current_exception() != nullptr) ++wrong;
+          }
+        });
+      rt.drain();
+      CHECK(wrong == 0);
+    }
+  }
+
+  TEST_CASE("what asks for more than a slot gets a stack of its own, and is counted") {
+    runtime rt(with({1, 4, false}));
+    fiber_options o;
+    o.stack = {stack_kind::tasklet, std::size_t{1} << 20};
+    bool ran = false;
+    rt.run([&] { fiber(o, [&ran] { ran = true; }).join(); });
+    CHECK(ran);
+    CHECK(rt.stats().tasklets.own_stacks == 1);
+  }
+
+  TEST_CASE("options that cannot be are refused with their values") {
+    for (const std::size_t slots : {std::size_t{0}, std::size_t{65'537}}) {
+      runtime_options o;
+      o.tasklets.slots = slots;
+      std::string what;
+      try {
+        runtime rt(o);
+      } catch (const std::system_error& e) {
+        CHECK(e.code() == errc::invalid_option);
+        what = e.what();
+      }
+      CHECK(what.find("slots = " + std::to_string(slots)) != std::string::npos);
+    }
+    runtime_options o;
+    o.tasklets.slot_bytes = std::size_t{16} << 20;
+    CHECK_THROWS_AS(runtime{o}, std::system_error);
+  }
+}
