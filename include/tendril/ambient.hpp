@@ -9,7 +9,8 @@
 //     tendril::spawn([] { log(request.get()); });  // "GET /", whatever the parent sets from now on
 //
 // Each flow (fiber or plain thread) has its values. A child starts with its parent's at that moment, sharing
-// them: starting a child costs one atomic increment when there are any, and nothing when there are none.
+// them: starting a child costs one atomic increment when there are any, and nothing when there are none, nor
+// for a thunk that does not wait.
 // Setting copies the table of values (not the values), so nobody else's change.
 //
 // What becomes of what a *callee* sets is a choice of the caller's:
@@ -42,7 +43,8 @@ namespace tendril {
 ///
 /// T is copied by get(). Its values are shared by flows that inherit them, are never changed, and are destroyed
 /// by whoever gives up the last reference: T's destructor must not wait. The variable may be destroyed at any
-/// time when nobody calls its members; values of it that are still carried go when their flows end or change.
+/// time when nobody calls its members; values of it that are still carried go when their flows end or change,
+/// those that a thunk had from its caller at its end.
 ///
 /// \threads each flow its own value; any number of flows
 template <class T>

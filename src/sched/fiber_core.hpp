@@ -142,7 +142,7 @@ struct fiber_extras {
   std::size_t stack_bytes = 0;
   time_point ambient_deadline = no_deadline;  ///< inherited from the spawner
   std::uintptr_t ambient =
-      0;  ///< the same: until the fiber starts; an owned word (detail/flow.hpp)
+      0;  ///< the same: until the fiber starts, or of a hot one until it ends; an owned word (detail/flow.hpp)
   std::stop_source stop{std::nostopstate};
   struct on_stop {
     fiber_core* core;
@@ -174,7 +174,8 @@ class extras_word {
   /// Made if there are none; any thread.
   /// \throws std::bad_alloc
   fiber_extras& make();
-  /// By the spawner, before others know of the fiber: it inherits an owned word.
+  /// By the spawner, before others know of the fiber: it inherits an owned word. Or by the host of a hot
+  /// fiber that leaves it (hot_start.cpp): the fiber takes it at its end.
   void inherit(std::uintptr_t ambient) noexcept {
     if (fiber_extras* const e = get()) e->ambient = ambient;
     else word_.store(ambient | inherited_bit, std::memory_order_relaxed);

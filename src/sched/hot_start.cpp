@@ -151,11 +151,16 @@ platform::next_context hot_main(void* transfer) noexcept {
   } catch (...) {
     ops->fail(sink, std::current_exception());
   }
-  end_flow(self->the_frame()->block.flow);
+  flow_locals& flow = self->the_frame()->block.flow;
+  end_flow(flow);
   if (hot_call* const host = self->host) [[likely]] {
     if constexpr (segments_built)
       if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
     return return_context(self->ctx, host->ctx);
+  }
+  if (!self->extras.empty()) {  // see keep_lent(); the destructors of values may set others
+    release_ambient(self->extras.take_inherited());
+    end_flow(flow);
   }
   if (sink.state != nullptr) ops->finished(sink);
   ::new (static_cast<void*>(self->closure)) std::exception_ptr();
@@ -164,9 +169,16 @@ platform::next_context hot_main(void* transfer) noexcept {
 
 // ---- The host's side -------------------------------------------------------------------------
 
+/// The values that c was lent are the parent's, who goes on now and may drop them. Kept beside c's flow, not in its
+/// word: scopes on c's stack may have saved that.
+void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
+  if (const std::uintptr_t kept = ambient_for_child(parent)) c->extras.inherit(kept);
+}
+
 /// c has left its host, whose thread is as before the call. See invariant 2.
-[[gnu::noinline]] void finish_departure(worker_thread& t, fiber_core* c, hot_departure how,
-                                        hot_body& body) noexcept {
+[[gnu::noinline]] void finish_departure(worker_thread& t, const flow_locals& parent, fiber_core* c,
+                                        hot_departure how, hot_body& body) noexcept {
+  keep_lent(parent, c);  // first: what follows runs users' code, as the parent
   body.ops->suspended(body, *body.sink);
   c->host = nullptr;
   scheduler& s = t.owner;
@@ -245,8 +257,7 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
   body.fiber = c;
   wait_block& parent = outside != nullptr ? *outside->block : caller->the_frame()->block;
   frame->block.ambient_deadline = parent.ambient_deadline;
-  if (parent.flow.ambient != 0) [[unlikely]]
-    inherit_flow(parent.flow, frame->block.flow);
+  frame->block.flow.ambient = ambient_to_lend(parent.flow);
   c->flags.store(t.owner.start_flags(), std::memory_order_relaxed);
   // A call inside a catch block, or in a destructor during unwinding: the fiber has thrown nothing yet.
   exception_state& globals = *t.slots.exceptions;
@@ -270,7 +281,7 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
   if (left != nullptr) [[unlikely]] {
     if (!throwing) globals = {};  // the body may have left inside a catch block
     if (outside != nullptr) worker_thread::enter_as(outside->thread);
-    finish_departure(t, c, call.how, body);
+    finish_departure(t, parent.flow, c, call.how, body);
     return false;
   }
   c->ctx.destroy();

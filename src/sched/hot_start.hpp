@@ -35,6 +35,8 @@
 // What a fiber has of its own, a hot one has: id, name, stop requests, shields, fiber locals, the state of
 // exceptions. It inherits what a child inherits, the ambient deadline and values; and what a called
 // function does: floating-point control words and errno, which it leaves to the caller as a function does.
+// The values are lent (detail/flow.hpp): counting a reference up and down takes as long as the rest of the call.
+// At the departure the host, who has not touched its own meanwhile, takes a reference for the fiber's whole life.
 //
 // A pinned fiber can host: what it starts is not pinned, and leaves at its first wait. A hot fiber that is pinned
 // itself (a callback of a native call in it) blocks its thread as any pinned fiber, its hosts below it. If a hot

@@ -8,6 +8,11 @@
 // it is borrowed from a scope further up in the same flow, which owns it and puts it back at its end. So a scope
 // that restores costs no atomic operation, and who replaces the word gives up what is replaced only when it
 // is not borrowed (replace_ambient).
+//
+// A child that runs while its parent stands still, as a hot fiber does on its host (src/sched/hot_start.hpp), is
+// lent the parent's snapshot in the same way: a borrowed word. When the parent is about to go on before
+// the child has ended, it takes a reference for the child, which the child gives back at its end, not sooner:
+// any scope of the child's may have saved the borrowed word, and puts it back.
 #pragma once
 
 #include <tendril/config.hpp>
@@ -78,18 +83,19 @@ inline void replace_ambient(flow_locals& flow, std::uintptr_t word) noexcept {
 inline std::uintptr_t ambient_for_child(const flow_locals& parent) noexcept {
   return parent.ambient == 0 || parent.ambient_suppressed ? 0 : share_ambient(parent.ambient);
 }
-/// Gives a child that has not begun what it inherits: the ambient values, in O(1). Contexts are not inherited:
-/// a fiber has no thread that it would have to return to.
-inline void inherit_flow(const flow_locals& parent, flow_locals& child) noexcept {
-  child.ambient = ambient_for_child(parent);
+/// The same for a child that runs while the parent stands still: a borrowed word, or null.
+inline std::uintptr_t ambient_to_lend(const flow_locals& parent) noexcept {
+  return parent.ambient_suppressed ? 0 : borrowed(parent.ambient);
 }
 
 /// The end of a flow, in the flow itself and before anybody learns of its end: destroys the fiber-local
 /// values, which may switch, and gives the ambient ones back.
 TENDRIL_API void end_flow_slow(flow_locals& flow) noexcept;
 inline void end_flow(flow_locals& flow) noexcept {
-  if (flow.locals != nullptr || flow.ambient != 0) [[unlikely]]
-    end_flow_slow(flow);
+  if (flow.locals == nullptr && flow.ambient == 0) [[likely]]
+    return;
+  if (flow.locals == nullptr && (flow.ambient & borrowed_bit) != 0) flow.ambient = 0;  // only lent
+  else end_flow_slow(flow);
 }
 
 }  // namespace detail
