@@ -25,6 +25,7 @@
 #include <tendril/config.hpp>
 #include <tendril/detail/flow.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -43,6 +44,7 @@ struct local_value {
   std::uint64_t generation = 0;
   std::uint32_t index = 0;
   std::uint32_t round = 0;
+  std::size_t bytes = 0;  ///< of the block
 };
 
 struct local_slot {
@@ -130,6 +132,7 @@ class fiber_local {
   struct block : detail::local_value {
     explicit block(const std::function<T()>& make) : value(make()) {
       destroy = [](detail::local_value* v) noexcept { delete static_cast<block*>(v); };
+      bytes = sizeof(block);
     }
     T value;
   };

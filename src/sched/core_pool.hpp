@@ -49,7 +49,21 @@ fiber_core* get_core_from_pool();
 void put_core_to_pool(fiber_core* c) noexcept;
 
 /// Calls visit(core, argument) for every core there is, alive or not, while others use them: read
-/// flags first, and nothing but atomics.
+/// flags first, and nothing but atomics. Takes no lock and no memory.
 void for_each_core(void (*visit)(fiber_core&, void*), void* argument);
+
+/// Whether a core is at this address. Takes no lock.
+bool is_core(const void* address) noexcept;
+
+// Marks, for epochs (parked.hpp): a byte for each core, so that marking one needs no room that could run out, and
+// one for each block of cores, so that unmarked ones cost next to nothing to pass by. A thread that is stopped at
+// any instruction leaves them as they are before or after.
+
+/// Any thread. A mark that is made twice is one mark.
+void mark_core(fiber_core* c) noexcept;
+/// While nobody marks. visit returns whether the core keeps its mark.
+void for_each_marked_core(bool (*visit)(fiber_core&, void*), void* argument);
+/// While nobody marks: gives every core the mark that visit returns, which is told whether it has one.
+void mark_every_core(bool (*visit)(fiber_core&, bool marked, void*), void* argument);
 
 }  // namespace tendril::detail

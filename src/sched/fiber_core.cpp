@@ -5,6 +5,7 @@
 
 #include "base/check.hpp"
 #include "sched/core_pool.hpp"
+#include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
 #include "stack/stack_choice.hpp"
 
@@ -170,7 +171,10 @@ void free_unstarted_core(fiber_core* c) noexcept {
 }
 
 void* closure_storage(fiber_core* c) noexcept { return c->closure; }
-void set_closure(fiber_core* c, const closure_ops* ops) noexcept { c->ops = ops; }
+void set_closure(fiber_core* c, const closure_ops* ops) noexcept {
+  c->ops = ops;
+  if (ops != nullptr) note_new(c);
+}
 
 std::int8_t checked_affinity(int affinity) {
   if (affinity < -1 || affinity > 63)
@@ -193,7 +197,6 @@ void start_joinable(fiber_core* c, scheduler* s) { start_on(c, s, nullptr); }
 
 void free_ended_core(fiber_core* c, worker_thread* t) noexcept {
   c->error().~exception_ptr();
-  c->ops = nullptr;
   free_core(c, t);
 }
 

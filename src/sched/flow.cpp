@@ -174,7 +174,11 @@ local_key new_local_key() { return local_keys::instance().take(); }
 void free_local_key(local_key key) noexcept { local_keys::instance().give_back(key.index); }
 
 void begin_local(flow_locals& flow, local_key key) {
-  if (flow.locals == nullptr) flow.locals = new local_table;
+  if (flow.locals == nullptr) {
+    auto* const fresh = new local_table;
+    std::atomic_signal_fence(std::memory_order_release);  // see finish_local()
+    flow.locals = fresh;
+  }
   local_table& t = *flow.locals;
   if (key.index >= t.size) grow(t, key.index);
   local_slot& slot = t.slots[key.index];
@@ -192,6 +196,9 @@ void finish_local(flow_locals& flow, local_key key, local_value* v) noexcept {
   v->round = t.round;
   v->older = t.newest;
   if (t.newest != nullptr) t.newest->newer = v;
+  // Who inspects fibers while all threads are stopped (inspect.hpp) follows the list from the newest to the oldest,
+  // and finds it whole between any two instructions.
+  std::atomic_signal_fence(std::memory_order_release);
   t.newest = v;
   t.slots[key.index] = {key.generation, v};
 }
@@ -214,9 +221,10 @@ void reset_local(flow_locals& flow, local_key key) noexcept {
 void end_flow_slow(flow_locals& flow) noexcept {
   if (local_table* const t = flow.locals) {
     while (t->newest != nullptr) destroy_value(*t, t->newest);
+    flow.locals = nullptr;
+    std::atomic_signal_fence(std::memory_order_release);  // as in finish_local()
     delete[] t->slots;
     delete t;
-    flow.locals = nullptr;
   }
   // Last, as those destructors may read and set ambient values; and the values' own destructors again.
   for (std::uint32_t round = 0; flow.ambient != 0; ++round) {

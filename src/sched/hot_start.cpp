@@ -6,6 +6,7 @@
 #include "platform/memory.hpp"
 #include "sched/core_pool.hpp"
 #include "sched/guest.hpp"
+#include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 #include "stack/segmented.hpp"
@@ -104,6 +105,7 @@ void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
   fiber_frame* const frame = c->the_frame();
   const stack_slice slice = frame->slice;
   c->frame.store(nullptr, std::memory_order_relaxed);
+  c->host = nullptr;  // of its last call; for who looks whom a fiber is hosted by
   if (is_tasklet(c->stack_class)) t.tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
   else frame->~fiber_frame();
   release_stack(t, w, slice, c->stack_class);
@@ -180,6 +182,7 @@ void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
                                         hot_departure how, hot_body& body) noexcept {
   keep_lent(parent, c);  // first: what follows runs users' code, as the parent
   body.ops->suspended(body, *body.sink);
+  note_new(c);  // before others can find it parked
   c->host = nullptr;
   scheduler& s = t.owner;
   const worker_use here;

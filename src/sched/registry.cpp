@@ -2,6 +2,7 @@
 #include "sched/registry.hpp"
 
 #include "sched/core_pool.hpp"
+#include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
 
 #include <array>
@@ -34,6 +35,7 @@ unsigned register_scheduler(scheduler& s, std::uint64_t& serial) {
   std::scoped_lock hold(table_mutex);
   for (unsigned i = 0; i != table_size; ++i) {
     if (table[i].load(std::memory_order_relaxed) != nullptr) continue;
+    forget_epoch(i);
     table[i].store(&s, std::memory_order_release);
     by_age[registered++] = &s;
     serial = ++last_serial;

@@ -2,6 +2,7 @@
 #include "sched/worker.hpp"
 
 #include "base/check.hpp"
+#include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
 
 #include <algorithm>
@@ -51,7 +52,7 @@ bool worker::run() noexcept {
 
 bool worker::run_fiber(fiber_core* c) noexcept {
   worker_thread& t = *thread_;
-  if (is_away(c) && !bring_in(c)) [[unlikely]]
+  if (wants_attention(c) && !make_ready(c)) [[unlikely]]
     return true;
   prepare(c);
   t.current = c;
@@ -135,7 +136,7 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
   }
   std::exception_ptr error;
   try {
-    self->ops->run(self->closure);
+    self->ops->run(self->closure, self->ops);
   } catch (...) {
     error = std::current_exception();
   }
@@ -255,6 +256,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
   const context mine = self->ctx;
   const bool failed = self->error() != nullptr;
   self->frame.store(nullptr, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_release);  // see parked.hpp
   // What stays tells a later detach() whose the fiber was and whether it was asked to stop. A plain
   // store: who sets a stop bit at this moment sets it in vain either way.
   self->flags.store(self->flags.load(std::memory_order_relaxed) & ~flag::alive,
@@ -415,8 +417,8 @@ inline fiber_core* worker::take_lifo() noexcept {
 /// the housekeeping that is due.
 [[gnu::always_inline]] inline fiber_core* worker::next_fiber() noexcept {
   fiber_core* const c = pick_next();
-  if (c != nullptr && is_away(c)) [[unlikely]]
-    return with_stack(c);
+  if (c != nullptr && wants_attention(c)) [[unlikely]]
+    return ready_one(c);
   return c;
 }
 
@@ -439,10 +441,16 @@ inline fiber_core* worker::pick_next() noexcept {
   return fresh_.pop();
 }
 
-/// c cannot run where it is. The next one that can, or null.
-__attribute__((noinline)) fiber_core* worker::with_stack(fiber_core* c) noexcept {
-  while (c != nullptr && is_away(c) && !bring_in(c)) c = pick_next();
+/// c, which wants attention, or the next one that can run, or null.
+__attribute__((noinline)) fiber_core* worker::ready_one(fiber_core* c) noexcept {
+  while (c != nullptr && wants_attention(c) && !make_ready(c)) c = pick_next();
   return c;
+}
+
+/// c is this worker's, and wants attention. True: it can be switched to. False: it waits for its slot.
+bool worker::make_ready(fiber_core* c) noexcept {
+  note_run(c);
+  return !is_away(c) || bring_in(c);
 }
 
 fiber_core* worker::find_work() noexcept {

@@ -171,7 +171,8 @@ class alignas(cacheline_bytes) worker final {
   void push_pinned(fiber_core* c) noexcept;
   fiber_core* pop_pinned() noexcept;
   fiber_core* pick_next() noexcept;
-  fiber_core* with_stack(fiber_core* c) noexcept;
+  fiber_core* ready_one(fiber_core* c) noexcept;
+  bool make_ready(fiber_core* c) noexcept;
   bool bring_in(fiber_core* c) noexcept;
   bool attach_slot_frame(fiber_core* c) noexcept;
   void use_own_stack(fiber_core* c) noexcept;
@@ -270,6 +271,11 @@ inline bool is_away(const fiber_core* c) noexcept {
 /// Whether somebody waits for the slot of c.
 inline bool is_wanted(const fiber_core* c) noexcept {
   return (c->flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0;
+}
+
+/// Whether there is something to do to c before it runs again.
+inline bool wants_attention(const fiber_core* c) noexcept {
+  return (c->flags.load(std::memory_order_relaxed) & (flag::away | flag::old)) != 0;
 }
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.

@@ -6,6 +6,7 @@
 #include "platform/signal_stack.hpp"
 #include "sched/blocked_report.hpp"
 #include "sched/hot_start.hpp"
+#include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/thread_pin.hpp"
 #include "sched/worker.hpp"
@@ -195,6 +196,7 @@ void park_in_place(time_point deadline, const char* reason) {
     // Too late, but somebody was faster and is about to wake us.
     if (!woken && !self->park.unpark()) t.pinned_waiter.block(no_deadline);
     if (rests) t.owner.threads().goes_on();
+    note_run(self);  // nobody picks it
   }
   self->affinity = affinity;
 }

@@ -222,6 +222,11 @@ segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t fr
   return s;
 }
 
+void visit_dynamic_space(const segment* s, range_visitor visit) {
+  for (const auto* b = static_cast<const dynamic_block*>(s->dynamic); b != nullptr; b = b->next)
+    visit(b + 1, reinterpret_cast<const std::byte*>(b + 1) + b->bytes);
+}
+
 void free_what_follows(segment* first) noexcept {
   release_after(first);
   free_dynamic_space(first);

@@ -26,6 +26,8 @@
 #include "platform/split_stack.hpp"
 #include "stack/slice_layout.hpp"
 
+#include <tendril/inspect.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -91,6 +93,9 @@ segment* make_first_segment(stack_slice slice, std::size_t bytes, std::size_t fr
 /// Before the first segment is given back whose fiber has ended: what alloca took, and the segments after
 /// it, if the fiber left on one of them.
 void free_what_follows(segment* first) noexcept;
+
+/// What alloca took of the heap for frames on s.
+void visit_dynamic_space(const segment* s, range_visitor visit);
 
 /// How much of a segment lies below its limit, for unsplit callees that nobody could foresee.
 constexpr std::size_t segment_reserve(unsigned shift) noexcept {

@@ -7,6 +7,7 @@
 
 #include <tendril/config.hpp>
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -20,8 +21,13 @@ class scheduler;
 
 /// What the core does with the callable it carries.
 struct closure_ops {
-  void (*run)(void* storage);               ///< moves the callable out, invokes it; may throw
+  /// Moves the callable out, or uses it there, and invokes it; may throw. `which`: where the core has this; null when
+  /// there is nothing (any more) to be looked at in the core.
+  void (*run)(void* storage, const closure_ops*& which);
   void (*destroy)(void* storage) noexcept;  ///< for a fiber that never started
+  /// 0: the callable is in the core, and moves to the fiber's stack at its start. Else it stays on the heap while
+  /// the fiber lives, so large, and its address is in the core: null before and after.
+  std::size_t heap_bytes = 0;
 };
 
 inline constexpr std::size_t inline_closure_bytes = 48;
@@ -31,6 +37,8 @@ TENDRIL_API fiber_core* allocate_core();
 TENDRIL_API void free_unstarted_core(fiber_core*) noexcept;
 /// The inline_closure_bytes of the core, aligned to 16.
 TENDRIL_API void* closure_storage(fiber_core*) noexcept;
+/// Before the callable is made: from here on the core is looked at by who inspects parked fibers (inspect.hpp), who
+/// must not miss what it captures.
 TENDRIL_API void set_closure(fiber_core*, const closure_ops*) noexcept;
 /// Queues the fiber; it frees itself at its end. s == null: the current runtime.
 /// \throws std::system_error errc::no_runtime, errc::runtime_stopping; the core is freed then
@@ -44,10 +52,12 @@ inline constexpr bool fits_inline = sizeof(F) <= inline_closure_bytes &&
 
 template <class F>
 struct inline_closure {
-  static void run(void* storage) {
+  static void run(void* storage, const closure_ops*& which) {
     F* source = std::launder(static_cast<F*>(storage));
     F f(std::move(*source));
     source->~F();
+    std::atomic_signal_fence(std::memory_order_release);  // it is elsewhere first: inspect.hpp
+    which = nullptr;
     f();
   }
   static void destroy(void* storage) noexcept { std::launder(static_cast<F*>(storage))->~F(); }
@@ -56,12 +66,26 @@ struct inline_closure {
 
 template <class F>
 struct heap_closure {
-  static void run(void* storage) {
-    std::unique_ptr<F> f(*static_cast<F**>(storage));
-    (*f)();
+  static void run(void* storage, const closure_ops*& which) {
+    struct owner {
+      void* storage;
+      const closure_ops*& which;
+      ~owner() {
+        destroy(storage);
+        which = nullptr;
+      }
+    };
+    const owner o{storage, which};
+    (**static_cast<F**>(storage))();
   }
-  static void destroy(void* storage) noexcept { delete *static_cast<F**>(storage); }
-  static constexpr closure_ops ops{&run, &destroy};
+  static void destroy(void* storage) noexcept {
+    F*& place = *static_cast<F**>(storage);
+    F* const f = place;
+    std::destroy_at(f);
+    place = nullptr;  // who inspects the fiber does not read what is freed
+    std::allocator<F>().deallocate(f, 1);
+  }
+  static constexpr closure_ops ops{&run, &destroy, sizeof(F)};
 };
 
 /// A core that carries f, not yet queued.
@@ -72,18 +96,22 @@ fiber_core* make_fiber_core(F&& f) {
                 "a fiber's body takes no arguments; bind them in a lambda");
   fiber_core* core = allocate_core();
   if constexpr (fits_inline<D> && std::is_nothrow_constructible_v<D, F&&>) {
-    ::new (closure_storage(core)) D(std::forward<F>(f));
     set_closure(core, &inline_closure<D>::ops);
+    ::new (closure_storage(core)) D(std::forward<F>(f));
   } else {
-    D* heap;
+    std::allocator<D> memory;
+    D* heap = nullptr;
     try {
-      heap = new D(std::forward<F>(f));
+      heap = memory.allocate(1);
+      *static_cast<D**>(closure_storage(core)) = heap;
+      set_closure(core, &heap_closure<D>::ops);
+      ::new (static_cast<void*>(heap)) D(std::forward<F>(f));
     } catch (...) {
+      set_closure(core, nullptr);
+      if (heap != nullptr) memory.deallocate(heap, 1);
       free_unstarted_core(core);
       throw;
     }
-    *static_cast<D**>(closure_storage(core)) = heap;
-    set_closure(core, &heap_closure<D>::ops);
   }
   return core;
 }
