@@ -85,6 +85,7 @@ void stack_image::drop() noexcept {
 
 void spoil_stack(std::byte* low, std::byte* top) noexcept {
   const auto bytes = static_cast<std::size_t>(top - low);
+  unpoison(low, bytes);
   std::memset(low, 0xDB, bytes);
   poison(low, bytes);
 }

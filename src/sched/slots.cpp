@@ -278,7 +278,7 @@ void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept 
   s.exclusive.store(false, std::memory_order_relaxed);
   const std::uint32_t left = s.bound.load(std::memory_order_relaxed) - 1;
   s.bound.store(left, std::memory_order_relaxed);
-  if (strict_) spoil_stack(s.slice.low, s.slice.high);
+  if (strict_) poison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
   if (fiber_core* const next = next_waiting(s)) {
     put_in(s, *next, mine);
     out.first = next;

@@ -70,6 +70,70 @@ model::result two_wakers(const char* name) {
   });
 }
 
+/// One who moves the stack of a waiter while it is parked, and one who wakes it meanwhile.
+template <class ParkWord>
+model::result mover_and_waker(const char* name) {
+  return model::explore(name, [](model::execution& run) {
+    fiber<ParkWord> f;
+    model::atomic<int> x{0};
+    const bool done =
+        run.threads({[&] { f.wait_for([&] { return x.load(memory_order_relaxed) == 1; }); },
+                     [&] {
+                       x.store(1, memory_order_relaxed);
+                       f.wake();
+                     },
+                     [&] {
+                       if (!f.word.try_hold()) return;
+                       f.context.set(f.context.get() + 1);
+                       if (!f.word.release_hold()) return;
+                       f.context.set(f.context.get() + 1);
+                       f.run_queue.release();
+                     }});
+    if (done) run.check(f.run_queue.count() == 0, "scheduled while running");
+  });
+}
+
+/// As slots.hpp says: one departs, another wants it moved. Wish first: by whom it is written before the look.
+template <bool WishFirst>
+model::result departure_and_wish(const char* name) {
+  return model::explore(name, [](model::execution& run) {
+    detail::basic_park_word<model_atomics> word;
+    model::plain<int> stack{0};
+    model::atomic<int> wish{0}, moved{0};
+    model::semaphore lock{1};
+    // What the slot's lock is for: the second finds that nobody waits any more.
+    const auto move_if_parked = [&] {
+      lock.acquire();
+      if (word.try_hold()) {
+        stack.set(stack.get() + 1);
+        moved.store(1, memory_order_relaxed);
+        word.release_hold();
+      }
+      lock.release();
+    };
+    const bool done = run.threads({[&] {
+                                     stack.set(1);
+                                     if (!word.commit_park()) return;
+                                     if (wish.load(memory_order_relaxed) == 1) move_if_parked();
+                                   },
+                                   [&] {
+                                     if (WishFirst) wish.exchange(1, memory_order_relaxed);
+                                     move_if_parked();
+                                     if (!WishFirst) wish.exchange(1, memory_order_relaxed);
+                                   }});
+    if (done) run.check(moved.load(memory_order_relaxed) == 1, "the wish was overlooked");
+  });
+}
+
+/// Takes no notice of who woke the waiter while it was held.
+class forgetful_park_word : public detail::basic_park_word<model_atomics> {
+ public:
+  bool release_hold() noexcept {
+    detail::basic_park_word<model_atomics>::release_hold();
+    return false;
+  }
+};
+
 /// As basic_park_word, but unpark() returns early when it sees a permit.
 class shortcut_park_word {
  public:
@@ -120,6 +184,23 @@ TEST_SUITE("park_word") {
     const auto fails = [](const model::result& found) { return !found.failure.empty(); };
     CHECK(fails(two_wakers<detail::basic_park_word<model::no_release>>("park_word: no release")));
     CHECK(fails(two_wakers<detail::basic_park_word<model::no_acquire>>("park_word: no acquire")));
+  }
+
+  TEST_CASE("who moves a parked waiter excludes its waker, and wakes it in the waker's place") {
+    CHECK(mover_and_waker<detail::basic_park_word<model_atomics>>("park_word: held").passed());
+    const auto found = mover_and_waker<forgetful_park_word>("park_word: wake-up while held");
+    CHECK(found.failure.find("deadlock") != std::string::npos);
+    CHECK(
+        !mover_and_waker<detail::basic_park_word<model::no_release>>("park_word: hold, no release")
+             .passed());
+    CHECK(
+        !mover_and_waker<detail::basic_park_word<model::no_acquire>>("park_word: hold, no acquire")
+             .passed());
+  }
+
+  TEST_CASE("a departure and a wish to move see each other") {
+    CHECK(departure_and_wish<true>("park_word: wish, then hold").passed());
+    CHECK(!departure_and_wish<false>("park_word: hold, then wish").passed());
   }
 
   TEST_CASE("a stray wake-up from an earlier wait harms no later one") {
