@@ -55,10 +55,16 @@ struct context {
 
   /// Brings the top of the suspended stack into the cache. The context may be running by now, or be
   /// prepared at this moment: whatever sp is read is only a hint.
-  void prefetch() const noexcept {
+  void prefetch() const noexcept { prefetch_lines(0, near_lines); }
+  /// The frames above, down to which a fiber returns that has waited inside an operation.
+  void prefetch_far() const noexcept { prefetch_lines(near_lines, far_lines); }
+
+  static constexpr std::ptrdiff_t near_lines = 3;
+  static constexpr std::ptrdiff_t far_lines = 11;
+  void prefetch_lines(std::ptrdiff_t from, std::ptrdiff_t to) const noexcept {
     const auto* const top = static_cast<const char*>(
         std::atomic_ref(const_cast<void*&>(sp)).load(std::memory_order_relaxed));
-    for (std::ptrdiff_t line = 0; line != 3; ++line) __builtin_prefetch(top + line * 64, 1);
+    for (std::ptrdiff_t line = from; line != to; ++line) __builtin_prefetch(top + line * 64, 1);
   }
 
   /// Describes the thread that calls it, which will be switched away from and come back.

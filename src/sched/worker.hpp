@@ -200,6 +200,7 @@ class alignas(cacheline_bytes) worker final {
   int budget_ = housekeeping_interval;
   unsigned picks_ = 0;
   unsigned lifo_streak_ = 0;
+  unsigned woken_by_events_ = 0;  ///< about how many of them the ring still holds
   bool pinned_first_ = false;
   thread_slots slots_;  ///< the holder's
   context grave_;
