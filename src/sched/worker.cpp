@@ -103,6 +103,10 @@ void inherit(fiber_core* c, wait_block& block) noexcept {
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_choice what = c->stack_class;
+  if (is_tasklet(what)) {  // see bring_in()
+    c->frame.store(placed_, std::memory_order_release);
+    return;
+  }
   const stack_slice slice = acquire_stack(what);
   if (slice.high == nullptr) {
     std::fprintf(

@@ -220,6 +220,7 @@ class alignas(cacheline_bytes) worker final {
   stack_cache stacks_;
   small_segment_cache segments_;
   slot_cache slot_cache_;
+  fiber_frame* placed_ = nullptr;  ///< of the tasklet that has just got its slot and is run next
   std::uint64_t next_id_ = 0;
   std::uint64_t last_id_ = 0;
   bool trimming_ = false;   ///< idle for long enough to give stacks back

@@ -24,10 +24,15 @@ namespace {
 /// c has flag::away. True: it can be switched to. False: it waits for its slot.
 bool worker::bring_in(fiber_core* c) noexcept {
   slot_table& slots = owner_.slots();
-  if (c->the_frame() == nullptr && !attach_slot_frame(c)) return true;
+  const bool starts = c->the_frame() == nullptr;
+  if (starts && !attach_slot_frame(c)) return true;
   made_runnable others;
   switch (slots.enter(*c, slot_cache_, others)) {
     case slot_table::entrance::in:
+      if (starts) {  // it has no frame until prepare(), which tells by that who runs for the first time
+        placed_ = c->the_frame();
+        c->frame.store(nullptr, std::memory_order_relaxed);
+      }
       queue(others);
       return true;
     case slot_table::entrance::waits:
