@@ -16,6 +16,9 @@
 #
 #   tendril_make_segmented(<INTERFACE target> <prefix>)
 #     makes of it what users link: those options, and tendril::tendril
+#
+#   tendril_foreign_functions(<program> <function>...)
+#     for users: calls of these in the program look for room themselves, and their callers need not
 
 # What our runtime takes over from libc and the unwinder: every reference in a program that links
 # tendril::segmented to one of these becomes __wrap_<name>, which the library defines
@@ -319,4 +322,80 @@ function(tendril_make_segmented target prefix)
     set_property(TARGET ${target} APPEND PROPERTY INTERFACE_LINK_LIBRARIES
       "$<$<BOOL:$<TARGET_PROPERTY:INTERPROCEDURAL_OPTIMIZATION>>:tendril::segmented_does_not_work_with_link_time_optimization_by_gcc>")
   endif()
+endfunction()
+
+# A call of a foreign function costs its caller more than the call: the linker changes the caller's
+# prologue, which then goes through __morestack_non_split each time. Functions named here are called
+# by way of a few instructions of the program's own that look for room instead: about what the jump
+# through the PLT costs, and a caller that waits after the call waits where it is.
+#
+# Functions by the names that the linker knows, with at most six arguments in registers (and what
+# vector registers hold), and not variadic: arguments in memory are not carried over to another
+# stack. A function may throw. To be called after target_link_libraries(<program> tendril::segmented);
+# for all calls in the program. Without segmented stacks (sanitizers) it does nothing.
+function(tendril_foreign_functions program)
+  if(NOT TARGET "${program}")
+    message(FATAL_ERROR "tendril_foreign_functions: '${program}' is no target; name a program made \
+by add_executable()")
+  endif()
+  get_target_property(type "${program}" TYPE)
+  if(NOT type STREQUAL "EXECUTABLE")
+    message(FATAL_ERROR "tendril_foreign_functions: '${program}' is a ${type}; name the program that \
+is linked, calls from the static libraries in it are meant as well")
+  endif()
+  if(NOT TARGET tendril::segmented)
+    message(FATAL_ERROR "tendril_foreign_functions: there is no tendril::segmented; call this only \
+where find_package(tendril COMPONENTS segmented) has found it")
+  endif()
+  get_target_property(options tendril::segmented INTERFACE_LINK_OPTIONS)
+  if(NOT options)
+    return()
+  endif()
+  # Assembly in a source of C++: a project need not enable a language for it.
+  set(text "// Generated: calls of foreign functions that look for room.\n")
+  foreach(function IN LISTS ARGN)
+    if(NOT function MATCHES "^[A-Za-z_.$][A-Za-z0-9_.$]*$")
+      message(FATAL_ERROR "tendril_foreign_functions: '${function}' is no symbol; name functions as \
+the linker knows them (for C++ that is the mangled name, see nm)")
+    endif()
+    if("LINKER:--wrap=${function}" IN_LIST options)
+      message(FATAL_ERROR "tendril_foreign_functions: calls of '${function}' are the runtime's \
+already; leave it out")
+    endif()
+    string(APPEND text "asm(R\"(
+        .text
+        .globl  __wrap_${function}
+        .hidden __wrap_${function}
+        .type   __wrap_${function}, @function
+        .p2align 5
+__wrap_${function}:
+        .cfi_startproc
+        movq    %fs:0x70, %r11
+        addq    $16384, %r11
+        cmpq    %rsp, %r11
+        ja      1f
+        jmp     *__real_${function}@GOTPCREL(%rip)
+1:      xorl    %r10d, %r10d
+        xorl    %r11d, %r11d
+        call    __morestack_non_split
+        ret
+        jmp     *__real_${function}@GOTPCREL(%rip)
+        .cfi_endproc
+        .size   __wrap_${function}, .-__wrap_${function}
+)\");\n")
+    target_link_options("${program}" PRIVATE "LINKER:--wrap=${function}")
+  endforeach()
+  # So that the linker adjusts neither these functions nor who calls them.
+  string(APPEND text "asm(R\"(
+        .hidden __morestack_non_split
+        .section .note.GNU-split-stack, \"\", @progbits
+        .section .note.GNU-no-split-stack, \"\", @progbits
+        .text
+)\");\n")
+  set(source "${CMAKE_CURRENT_BINARY_DIR}/${program}-foreign-functions.cpp")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "${text}" @ONLY)
+  target_sources("${program}" PRIVATE "${source}")
+  set_source_files_properties("${source}" PROPERTIES
+    COMPILE_OPTIONS "-masm=att;-fno-lto;-fno-split-stack"
+    SKIP_LINTING ON)
 endfunction()

@@ -7,6 +7,8 @@
 //                Each call enters such a function anew. There is room, so it stays where it is;
 //                at_edge: on the fiber's first segment, where there is none, so each call goes over to a
 //                larger one and back; in_loop: the loop itself makes the calls, and is entered once
+//   declared     as adjusted, but of a function that the program has named to tendril_foreign_functions():
+//                the call looks for room, and the caller's entry is left alone
 //   native_call  the call is made on the worker's native stack; _noexcept: of a function that is known
 //                not to throw; batched: one native_call around 1,000 calls; callback: of a function that
 //                calls back
@@ -74,9 +76,9 @@ std::vector<row> rows(bool segmented) {
   const auto trivial = [&](const char* variant, place where, code how,
                            foreign::loop loops::*callee) {
     add(variant, where, how, callee, trivial_calls, "thread/direct",
-        callee == &loops::plt        ? "thread/plt"
-        : callee == &loops::callback ? "thread/callback"
-                                     : "thread/direct");
+        callee == &loops::plt || callee == &loops::declared ? "thread/plt"
+        : callee == &loops::callback                        ? "thread/callback"
+                                                            : "thread/direct");
   };
   trivial("thread/direct", place::thread, code::unsplit, &loops::in_loop);
   trivial("fiber/reserved/direct", place::reserved, code::unsplit, &loops::in_loop);
@@ -89,6 +91,7 @@ std::vector<row> rows(bool segmented) {
   // What the headlines leave out.
   trivial("fiber/segmented/adjusted/at_edge", place::at_edge, code::split, &loops::plt);
   trivial("fiber/segmented/adjusted/in_loop", place::at_edge, code::split, &loops::in_loop);
+  trivial("fiber/segmented/declared", place::with_room, code::split, &loops::declared);
   trivial("thread/plt", place::thread, code::unsplit, &loops::plt);
   trivial("thread/native_call", place::thread, code::native, &loops::in_loop);
   trivial("fiber/reserved/native_call", place::reserved, code::native, &loops::in_loop);

@@ -46,6 +46,7 @@ struct loops {
   loop sqlite;    ///< bind, step, column, reset of a prepared statement
   loop callback;  ///< foreign_callback, which calls back
   loop throwing;  ///< foreign_throw, caught here
+  loop declared;  ///< foreign_declared, as `plt` calls foreign_trivial
 };
 
 loops unsplit();

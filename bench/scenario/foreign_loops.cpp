@@ -27,6 +27,12 @@ inline void keep(T& value) {
   return result;
 }
 
+[[gnu::noinline]] int call_declared(int x) {
+  int result = foreign_declared(x);
+  keep(result);
+  return result;
+}
+
 [[gnu::noinline]] int call_pointer(int (*f)(int), int x) {
   int result = f(x);
   keep(result);
@@ -82,6 +88,12 @@ std::uint64_t plt(const callees&, long count) {
   return static_cast<std::uint64_t>(x);
 }
 
+std::uint64_t declared(const callees&, long count) {
+  int x = 0;
+  for (long i = 0; i < count; ++i) x = call_declared(x);
+  return static_cast<std::uint64_t>(x);
+}
+
 std::uint64_t pointer(const callees& c, long count) {
   int x = 0;
   for (long i = 0; i < count; ++i) x = call_pointer(c.trivial, x);
@@ -120,6 +132,8 @@ std::uint64_t throwing(const callees&, long count) {
 
 }  // namespace
 
-loops FOREIGN_LOOPS() { return {in_loop, plt, pointer, libffi, crc32, sqlite, callback, throwing}; }
+loops FOREIGN_LOOPS() {
+  return {in_loop, plt, pointer, libffi, crc32, sqlite, callback, throwing, declared};
+}
 
 }  // namespace bench::foreign

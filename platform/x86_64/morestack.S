@@ -263,12 +263,9 @@ __morestack_non_split:
         movq    (%rsp), %r11
         cmpl    $0x185d8d4c, 1(%r11)            // leaq 24(%rbp), %r11: a variadic body
         je      .Lframe_without_arguments
-        call    1f
+        incq    %r11                            // past the ret
+        call    *%r11
         ret
-1:      .cfi_adjust_cfa_offset 8
-        incq    %r11
-        jmp     *%r11
-        .cfi_adjust_cfa_offset -8
 
         // Else as above, with the frame that is drawn at the head.
 .Lframe_without_arguments:

@@ -5,6 +5,8 @@ extern "C" {
 
 int foreign_trivial(int x) { return x + 1; }
 
+int foreign_declared(int x) { return x + 1; }
+
 double foreign_mix(int i, double d, const void* p) {
   return i + d + (p != nullptr ? *static_cast<const int*>(p) : 0);
 }

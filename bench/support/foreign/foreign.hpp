@@ -9,6 +9,8 @@ extern "C" {
 
 /// x + 1: all that remains is the call.
 int foreign_trivial(int x);
+/// The same, for programs that declare it by tendril_foreign_functions().
+int foreign_declared(int x);
 
 /// i + d + the int that p points to; p may be null.
 double foreign_mix(int i, double d, const void* p);

@@ -18,6 +18,13 @@ int foreign_add(int a, int b) {
 
 int foreign_add_noexcept(int a, int b) noexcept { return foreign_add(a, b); }
 
+int foreign_hungry(int a, int b) {
+  volatile char stack[12 << 10];
+  for (std::size_t i = 0; i < sizeof stack; i += 64) stack[i] = 1;
+  if (b < 0) throw foreign_error(a);
+  return a + b + stack[64] - 1;
+}
+
 void foreign_fail_with(int error) noexcept {
   note_foreign_call();
   errno = error;

@@ -18,6 +18,8 @@ struct foreign_error : std::runtime_error {
 extern "C" {
 int foreign_add(int a, int b);
 int foreign_add_noexcept(int a, int b) noexcept;
+/// a + b, by way of 12 KiB of stack; throws foreign_error(a) where b is negative.
+int foreign_hungry(int a, int b);
 void foreign_fail_with(int error) noexcept;  ///< sets errno
 int foreign_print(char* to, std::size_t bytes, const char* format, ...)
     __attribute__((format(printf, 3, 4)));
