@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Question: what does it cost to call a function as a thunk: when it does not wait (sync), beside the same call
-// without one (call), on a fiber and on a plain thread; and when it waits once (suspend), beside a fiber
-// that is started for it and does not wait (async)? Each future is read.
+// without one (call), on a fiber, on a plain thread, and on tasklets; and when it waits once (suspend), beside a
+// fiber that is started for it and does not wait (async)? Each future is read.
 //
 // Does not show: the cost of the second and later waits, which are those of any fiber.
 #include "bench/micro/harness.hpp"
@@ -56,6 +56,14 @@ void register_thunk() {
   add("bm_thunk/sync_thread", 1, [sync](std::int64_t n) {
     tendril::runtime rt({.workers = 1});
     return chain(rt, n, 0, sync);
+  });
+  const auto on_tasklet = tendril::thunk(one_more, tendril::stack_kind::tasklet);
+  const auto on_tasklet_later = tendril::thunk(one_more_later, tendril::stack_kind::tasklet);
+  add("bm_thunk/sync_tasklet", 1, [on_tasklet](std::int64_t n) {
+    return on_fiber(n, 0, [&](std::int64_t x) { return on_tasklet(x).get(); });
+  });
+  add("bm_thunk/suspend_tasklet", 1, [on_tasklet_later](std::int64_t n) {
+    return on_fiber(n, 1, [&](std::int64_t x) { return on_tasklet_later(x).get(); });
   });
   add("bm_thunk/suspend", 1, [suspend](std::int64_t n) { return on_fiber(n, 1, suspend); });
   add("bm_thunk/async", 1, [async](std::int64_t n) { return on_fiber(n, 1, async); });

@@ -23,8 +23,8 @@
 namespace tendril::detail {
 namespace {
 
-/// A thread keeps as many, of its runtime's default stack class: enough for the nesting of ordinary programs.
-/// Other calls take theirs from the worker's caches.
+/// A thread keeps as many of a list: enough for the nesting of ordinary programs. Calls on stacks of other
+/// classes take theirs from the worker's caches.
 constexpr unsigned most_shells = 64;
 
 // ---- Shells ----------------------------------------------------------------------------------
@@ -91,13 +91,33 @@ fiber_core* make_shell(worker_thread& t, stack_choice what) {
   return c;
 }
 
+/// Where shells of that class are kept; null: nowhere.
+shell_list* list_of(worker_thread& t, stack_choice what) noexcept {
+  if (what == t.shells.what) return &t.shells;
+  return what == t.tasklet_shells.what ? &t.tasklet_shells : nullptr;
+}
+
+/// Where c is kept once its call has ended: a tasklet, if its slot is its own.
+shell_list* list_for(worker_thread& t, const fiber_core* c) noexcept {
+  if (is_tasklet(c->stack_class) &&
+      !tasklet_frame_of(*c).home->exclusive.load(std::memory_order_relaxed))
+    return nullptr;
+  return list_of(t, c->stack_class);
+}
+
+fiber_core* pop_shell(shell_list& from) noexcept {
+  fiber_core* const c = from.first;
+  if (c == nullptr) return nullptr;
+  from.first = c->next;
+  --from.count;
+  return c;
+}
+
 /// \throws std::bad_alloc
 fiber_core* take_shell(worker_thread& t, stack_choice what) {
-  fiber_core* const c = t.shells;
-  if (c == nullptr || c->stack_class != what) return make_shell(t, what);
-  t.shells = c->next;
-  --t.shell_count;
-  return c;
+  if (shell_list* const list = list_of(t, what))
+    if (fiber_core* const c = pop_shell(*list)) return c;
+  return make_shell(t, what);
 }
 
 /// Inside the hold, if the thread has a worker.
@@ -112,18 +132,18 @@ void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
   free_shell_core(c, t);
 }
 
-void put_shell(worker_thread& t, fiber_core* c) noexcept {
-  c->next = t.shells;
-  t.shells = c;
-  ++t.shell_count;
+void put_shell(shell_list& to, fiber_core* c) noexcept {
+  c->next = to.first;
+  to.first = c;
+  ++to.count;
 }
 
 /// The end of a call that has used what few do: an id, a stop source, options, a stack of its own.
 [[gnu::noinline]] void clean_shell(worker_thread& t, fiber_core* c) noexcept {
   reset_shell_core(c);
-  if (c->stack_class == t.owner.default_stack_class() && t.shell_count < most_shells &&
-      !is_tasklet(c->stack_class)) {
-    put_shell(t, c);
+  shell_list* const list = list_for(t, c);
+  if (list != nullptr && list->count < most_shells) {
+    put_shell(*list, c);
     return;
   }
   const worker_use here;
@@ -249,9 +269,10 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
 #endif
 }
 
-/// c: a shell, off any list. plain: of the default stack class, and without options.
+/// c: a shell, off any list. list: to which it goes back if it needs no cleaning; null: it does.
 [[gnu::always_inline]] inline bool run_on(worker_thread& t, const hot_outside* outside,
-                                          fiber_core* c, bool plain, hot_body& body) noexcept {
+                                          fiber_core* c, shell_list* list,
+                                          hot_body& body) noexcept {
   fiber_core* const caller = t.current;
   const std::uint32_t pins = t.pins;
   fiber_frame* const frame = c->the_frame();
@@ -289,10 +310,10 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
   }
   c->ctx.destroy();
   c->flags.store(0, std::memory_order_relaxed);
-  if (!plain || t.shell_count >= most_shells || c->id.load(std::memory_order_relaxed) != 0 ||
-      !c->extras.empty() || is_tasklet(c->stack_class)) [[unlikely]]
+  if (list == nullptr || list->count >= most_shells || !c->extras.empty() ||
+      c->id.load(std::memory_order_relaxed) != 0) [[unlikely]]
     clean_shell(t, c);
-  else put_shell(t, c);
+  else put_shell(*list, c);
   return true;
 }
 
@@ -315,17 +336,24 @@ bool run_hot(worker_thread& t, const hot_outside* outside, hot_body& body,
       throw;
     }
   }
-  return run_on(t, outside, c, options == nullptr, body);
+  const bool as_it_was = options == nullptr || options->stack_only;
+  return run_on(t, outside, c, as_it_was ? list_for(t, c) : nullptr, body);
+}
+
+/// The list whose shells are what the options ask for, here.
+[[gnu::always_inline]] inline static shell_list* plain_list(worker_thread& t,
+                                                            const hot_options* options) noexcept {
+  if (options == nullptr) [[likely]]
+    return &t.shells;
+  return options->stack_only && options->runtime == 0 ? list_of(t, options->stack_class) : nullptr;
 }
 
 bool start_hot(hot_body& body, const hot_options* options) {
   worker_thread* const t = this_worker_thread();
-  if (t != nullptr && options == nullptr && t->current != nullptr) [[likely]] {
-    if (fiber_core* const c = t->shells; c != nullptr && !t->on_own_stack()) [[likely]] {
-      t->shells = c->next;
-      --t->shell_count;
-      return run_on(*t, nullptr, c, true, body);
-    }
+  if (t != nullptr && t->current != nullptr && !t->on_own_stack()) [[likely]] {
+    if (shell_list* const list = plain_list(*t, options))
+      if (fiber_core* const c = pop_shell(*list)) [[likely]]
+        return run_on(*t, nullptr, c, list, body);
   }
   return start_hot_slow(t, body, options);
 }
@@ -343,11 +371,14 @@ __attribute__((noinline)) void leave_host(worker_thread& t, hot_departure how) n
 }
 
 void free_shells(worker_thread& t, worker* here) noexcept {
-  while (fiber_core* const c = t.shells) {
-    t.shells = c->next;
-    destroy_shell(t, here, c);
-  }
-  t.shell_count = 0;
+  for (shell_list* const list : {&t.shells, &t.tasklet_shells})
+    while (fiber_core* const c = pop_shell(*list)) destroy_shell(t, here, c);
+}
+
+void free_tasklet_shells(worker_thread& t, worker& here) noexcept {
+  for (shell_list* const list : {&t.shells, &t.tasklet_shells})
+    while (list->first != nullptr && is_tasklet(list->what))
+      destroy_shell(t, &here, pop_shell(*list));
 }
 
 hot_options make_hot_options(const fiber_options& options) {
@@ -355,6 +386,7 @@ hot_options make_hot_options(const fiber_options& options) {
   if (!asks_for_nothing(options.stack)) o.stack_class = choose_stack_class(options.stack);
   o.affinity = checked_affinity(options.affinity);
   options.name.copy(o.name, sizeof o.name - 1);
+  o.stack_only = options.affinity == affinity_any && options.name.empty();
   return o;
 }
 

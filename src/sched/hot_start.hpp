@@ -14,7 +14,8 @@
 //
 // A *shell* is all that a fiber has and a call does not: core, stack, frame. A thread keeps those of calls
 // that have ended (worker_thread::shells), so that starting one takes no memory, no lock and no mark on
-// the hold of the worker: the worker plays no part in it.
+// the hold of the worker: the worker plays no part in it. Tasklets' shells are kept beside those of the default
+// class, each with a slot that is exclusively its own (slots.hpp) until its fiber leaves its host.
 //
 // Invariants
 //  1. A hot fiber is the current fiber of its thread (worker_thread::current), with pins = hot, and
@@ -87,5 +88,7 @@ bool run_hot(worker_thread& t, const hot_outside* outside, hot_body& body,
 
 /// Gives back the shells of a thread. `here`: a worker of the same runtime that the caller is inside of, or null.
 void free_shells(worker_thread& t, worker* here) noexcept;
+/// Those that keep slots, which have run out; here: the caller is inside.
+void free_tasklet_shells(worker_thread& t, worker& here) noexcept;
 
 }  // namespace tendril::detail

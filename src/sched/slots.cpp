@@ -48,10 +48,44 @@ slot_table::~slot_table() {
 
 // ---- Which slot ------------------------------------------------------------------------------
 
-slot* slot_table::choose(slot_cache& mine) noexcept {
+/// listed: it is from a list of free ones.
+slot* slot_table::choose(slot_cache& mine, bool& listed) noexcept {
+  listed = true;
   if (slot* const s = pop_free(mine)) return s;
+  listed = false;
   if (slot* const s = cut_one()) return s;
   return share(mine);
+}
+
+/// Gives f, which starts, its slot, whose lock the result holds; nothing: there is none.
+std::unique_lock<spinlock> slot_table::bind(tasklet_frame& f, slot_cache& mine) noexcept {
+  for (;;) {
+    bool listed;
+    slot* const s = choose(mine, listed);
+    if (s == nullptr) return {};
+    std::unique_lock hold(s->lock);
+    // Only who takes it off its list says so: one that is shared meanwhile must not be listed twice.
+    if (listed) s->listed = false;
+    if (s->exclusive.load(std::memory_order_relaxed)) continue;  // since it was drawn
+    s->bound.store(s->bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    f.home = s;
+    f.slice = s->slice;
+    return hold;
+  }
+}
+
+/// Under the slot's lock, by the only one who is bound to it: invariant 5.
+void slot_table::keep(slot& s) noexcept {
+  unsigned kept = kept_.load(std::memory_order_relaxed);
+  do {
+    if (kept >= limit_ / 4) return;
+  } while (!kept_.compare_exchange_weak(kept, kept + 1, std::memory_order_relaxed));
+  s.exclusive.store(true, std::memory_order_relaxed);
+}
+void slot_table::end_exclusive(slot& s) noexcept {
+  if (!s.exclusive.load(std::memory_order_relaxed)) return;
+  s.exclusive.store(false, std::memory_order_relaxed);
+  kept_.fetch_sub(1, std::memory_order_relaxed);
 }
 
 slot* slot_table::cut_one() noexcept {
@@ -183,18 +217,9 @@ fiber_core* slot_table::next_waiting(slot& s) noexcept {
 slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
                                        made_runnable& out) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
-  const bool starts = f.home == nullptr;
-  if (starts) {
-    f.home = choose(mine);
-    if (f.home == nullptr) return entrance::no_slot;
-    f.slice = f.home->slice;
-  }
+  const std::unique_lock lock = f.home == nullptr ? bind(f, mine) : std::unique_lock(f.home->lock);
+  if (!lock) return entrance::no_slot;
   slot& s = *f.home;
-  const std::lock_guard hold(s.lock);
-  if (starts) {
-    s.listed = false;
-    s.bound.store(s.bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  }
   if (fiber_core* const r = s.resident.load(std::memory_order_relaxed)) {
     bool held = hold_resident(s, *r, out);
     if (!held) {
@@ -218,22 +243,29 @@ slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
 
 bool slot_table::enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
+  bool listed = true;
   slot* s = pop_free(mine);
-  if (s == nullptr) s = cut_one();
+  if (s == nullptr) {
+    listed = false;
+    s = cut_one();
+  }
+  bool fresh = s != nullptr;
   for (int draw = 0;; ++draw) {
     constexpr int most_draws = 16;
     if (s == nullptr && (draw == most_draws || (s = share(mine)) == nullptr)) return false;
     const std::lock_guard hold(s->lock);
-    s->listed = false;
+    if (std::exchange(listed, false)) s->listed = false;
     fiber_core* const r = s->resident.load(std::memory_order_relaxed);
-    if (r == nullptr || hold_resident(*s, *r, out)) {
+    if (!s->exclusive.load(std::memory_order_relaxed) &&
+        (r == nullptr || hold_resident(*s, *r, out))) {
       if (r != nullptr) {
         move_out(*s, *r, mine);
         if (r->park.release_hold()) out.first = r;
       }
       if (strict_) unspoil_stack(s->slice.low, s->slice.high);
-      s->bound.store(s->bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-      s->exclusive.store(true, std::memory_order_relaxed);
+      const std::uint32_t bound = s->bound.load(std::memory_order_relaxed) + 1;
+      s->bound.store(bound, std::memory_order_relaxed);
+      if (fresh && bound == 1) keep(*s);
       s->resident.store(&c, std::memory_order_relaxed);
       f.home = s;
       f.slice = s->slice;
@@ -242,13 +274,14 @@ bool slot_table::enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) 
     }
     if (out.second != nullptr) return false;  // one at a time, and this is rare
     s = nullptr;
+    fresh = false;
   }
 }
 
 void slot_table::leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
   slot& s = *tasklet_frame_of(c).home;
   const std::lock_guard hold(s.lock);
-  s.exclusive.store(false, std::memory_order_relaxed);
+  end_exclusive(s);
   fiber_core* const next = next_waiting(s);
   if (next == nullptr && !strict_) {
     c.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
@@ -275,7 +308,7 @@ void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept 
   TENDRIL_CHECK(arena_.guard_intact(s.slice), "a tasklet has run over the end of its slot");
   const std::lock_guard hold(s.lock);
   s.resident.store(nullptr, std::memory_order_relaxed);
-  s.exclusive.store(false, std::memory_order_relaxed);
+  end_exclusive(s);
   const std::uint32_t left = s.bound.load(std::memory_order_relaxed) - 1;
   s.bound.store(left, std::memory_order_relaxed);
   if (strict_) poison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));

@@ -27,6 +27,9 @@
 //  3. A resident that ended is recognized: its core may be somebody else's and parked by then, so a hold counts
 //     only if the fiber held is bound here and not away. Between its end and retire() its slot has no other.
 //  4. A waiter in the list is nobody's: who takes it out puts its bytes in place and gives it to its caller to queue.
+//  5. An exclusive slot has one fiber bound to it, which runs, or is a shell (hot_start.hpp) that waits for its next
+//     call. Nobody waits for it, for nobody would be told. A quarter of the slots at most are, because the
+//     threads that keep shells may be idle; the calls beyond these share slots as other fibers do.
 //
 // A tasklet whose thread is blocked, or that is hot on a host, keeps its slot; those bound to the same slot wait.
 // Copies are made on other stacks: by who wants to enter, or by who arrives after the departure. They are made under
@@ -53,13 +56,14 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 namespace tendril::detail {
 
 struct alignas(cacheline_bytes) slot {
   spinlock lock;
   bool listed = false;  ///< in a list of free ones; under the lock
-  /// Its resident is hot, or a shell: nobody new is bound to it. A hint.
+  /// Kept for calls that start hot, one after the other: nobody else is bound to it. Changed under the lock.
   std::atomic<bool> exclusive{false};
   /// How many live tasklets are bound to it, and who is in it: changed under the lock, looked at without.
   std::atomic<std::uint32_t> bound{0};
@@ -129,6 +133,10 @@ class slot_table {
 
   unsigned size_class() const noexcept { return arena_.size_class(); }
   bool strict() const noexcept { return strict_; }
+  /// Whether a slot that nobody is bound to is to be had by `mine` no more.
+  bool crowded(const slot_cache& mine) const noexcept {
+    return mine.free == nullptr && cut() == limit_;
+  }
   unsigned cut() const noexcept { return cut_.load(std::memory_order_relaxed); }
 
   enum class entrance : std::uint8_t {
@@ -138,8 +146,8 @@ class slot_table {
   };
   /// c is the caller's, away, and has its frame. Binds it to a slot if it starts.
   entrance enter(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
-  /// Binds c, which has a frame and starts by a call (hot_start.hpp), to a slot that it can use at once. False:
-  /// there is none.
+  /// Binds c, which has a frame and starts by a call (hot_start.hpp), to a slot that it can use at once, exclusively
+  /// if it may. False: there is none.
   bool enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
   /// c is the caller's, resident and not running, and has flag::slot_wanted: makes room if somebody waits.
   void leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
@@ -158,11 +166,14 @@ class slot_table {
   void take_back(slot_cache& mine) noexcept;
 
  private:
-  slot* choose(slot_cache& mine) noexcept;
+  slot* choose(slot_cache& mine, bool& listed) noexcept;
   slot* cut_one() noexcept;
   slot* pop_free(slot_cache& mine) noexcept;
   void push_free(slot& s, slot_cache& mine) noexcept;
   slot* share(slot_cache& mine) noexcept;
+  std::unique_lock<spinlock> bind(tasklet_frame& f, slot_cache& mine) noexcept;
+  void keep(slot& s) noexcept;
+  void end_exclusive(slot& s) noexcept;
   bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
   void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
@@ -174,6 +185,7 @@ class slot_table {
   slot_arena arena_;
   std::unique_ptr<slot[]> slots_;
   std::atomic<unsigned> cut_{0};
+  std::atomic<unsigned> kept_{0};  ///< exclusive ones
   spinlock free_lock_;
   slot* free_ = nullptr;  ///< from workers that had too many
 };

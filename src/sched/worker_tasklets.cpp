@@ -2,6 +2,7 @@
 //
 // What a worker does for tasklets: it finds their stacks in place, brings them there, or looks for another fiber
 // to run. Apart from worker.cpp, because none of it is on the path of a fiber whose stack is where it ran last.
+#include "sched/hot_start.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 
@@ -25,7 +26,11 @@ namespace {
 bool worker::bring_in(fiber_core* c) noexcept {
   slot_table& slots = owner_.slots();
   const bool starts = c->the_frame() == nullptr;
-  if (starts && !attach_slot_frame(c)) return true;
+  if (starts) {
+    if (!attach_slot_frame(c)) return true;
+    if (slots.crowded(slot_cache_)) [[unlikely]]
+      free_tasklet_shells(*thread_, *this);
+  }
   made_runnable others;
   switch (slots.enter(*c, slot_cache_, others)) {
     case slot_table::entrance::in:

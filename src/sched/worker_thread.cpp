@@ -46,6 +46,11 @@ __attribute__((noinline)) void worker_thread::enter_as(worker_thread* t) noexcep
   tls_thread = t;
 }
 
+worker_thread::worker_thread(scheduler& s, bool is_guest) noexcept : owner(s), guest(is_guest) {
+  shells.what = s.default_stack_class();
+  tasklet_shells.what = any_tasklet;
+}
+
 void worker_thread::main() noexcept {
   platform::signal_stack overflow_stack;
   overflow_stack

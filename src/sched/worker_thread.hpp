@@ -69,9 +69,15 @@ class observed {
   std::atomic<T> value_{};
 };
 
+/// What calls that have ended leave for the next ones, by fiber_core::next.
+struct shell_list {
+  fiber_core* first = nullptr;
+  unsigned count = 0;
+  stack_choice what = no_stack_class;  ///< of all of them
+};
+
 struct alignas(cacheline_bytes) worker_thread final : segment_supply {
-  explicit worker_thread(scheduler& s, bool is_guest = false) noexcept
-      : owner(s), guest(is_guest) {}
+  explicit worker_thread(scheduler& s, bool is_guest = false) noexcept;
   worker_thread(const worker_thread&) = delete;
   worker_thread& operator=(const worker_thread&) = delete;
 
@@ -87,8 +93,9 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   tasklet_frame_cache tasklet_frames;  ///< the same
 
   scheduler& owner;
-  fiber_core* shells = nullptr;  ///< see hot_start.hpp
-  unsigned shell_count = 0;
+  /// Shells, see hot_start.hpp: of the runtime's default stack class; of tasklets, if that is another one.
+  shell_list shells;
+  shell_list tasklet_shells;
   const bool guest = false;      ///< no worker thread, but another that runs a hot fiber: guest.hpp
   fiber_core* moving = nullptr;  ///< has moved off, and is to be queued
   /// Wakes a pinned fiber's thread. Its own, so that each wake is one that unparked the fiber.

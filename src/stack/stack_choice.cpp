@@ -93,7 +93,7 @@ stack_choice choose_stack_class(const stack_options& options, std::error_code& e
       break;
     case stack_kind::tasklet:
       // Nothing asked for: whatever the runtime's slots have. Larger ones get a stack of their own.
-      chosen = options.bytes == 0 ? stack_choice{0} : reserved_class(options.bytes);
+      chosen = options.bytes == 0 ? any_tasklet : reserved_class(options.bytes);
       if (chosen != no_stack_class) chosen |= tasklet_bit;
       break;
   }

@@ -28,6 +28,9 @@ inline constexpr stack_choice no_stack_class = 0x80;
 
 inline constexpr stack_choice tasklet_bit = 0x20;
 
+/// A tasklet on whatever the runtime's slots have.
+inline constexpr stack_choice any_tasklet = tasklet_bit;
+
 constexpr bool is_segmented(stack_choice c) noexcept { return (c & segmented_bit) != 0; }
 constexpr bool is_tasklet(stack_choice c) noexcept {
   return (c & (segmented_bit | tasklet_bit)) == tasklet_bit;

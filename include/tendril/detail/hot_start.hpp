@@ -51,6 +51,7 @@ struct hot_options {
   std::uint64_t runtime = 0;        ///< its serial number; 0: the current one
   std::uint8_t stack_class = 0xFF;  ///< 0xFF: the runtime's default
   std::int8_t affinity = -1;        ///< from its first suspension on
+  bool stack_only = false;          ///< no name and no affinity
   char name[32] = {};
 };
 
