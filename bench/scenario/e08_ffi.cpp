@@ -20,6 +20,7 @@
 // ratio_to_direct is taken within a cycle: to thread/direct, a loop whose body is the call, or to the
 // thread's row of the same callee. ratio_to_same_code is to a thread that runs the same source: for
 // `adjusted` that is thread/plt, which enters a function for each call, too.
+// The loops of the trivial callee are the mean over eight addresses (foreign_calls.hpp).
 // Each loop's result is verified.
 //
 // Does not show: callees that need much stack, callees that block.

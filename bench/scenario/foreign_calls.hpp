@@ -5,6 +5,10 @@
 // as any program's code is (unsplit) and for segmented stacks (split), the latter in
 // tendril-experiments-segmented alone.
 //
+// A loop around a call of a few cycles takes half as long again at some addresses as at others, whatever it
+// is aligned to: where branches lie decides how the processor predicts them. So those of the trivial callee exist
+// at several places, each makes its share of the calls, and what is compared is the mean over places.
+//
 // Each call depends on the result of the one before, so that none can be left out or overlap, and a
 // loop returns what came out at the end, for the caller to verify.
 #pragma once
@@ -14,6 +18,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 namespace bench::foreign {
 
@@ -34,6 +39,24 @@ struct callees {
 };
 
 using loop = std::uint64_t (*)(const callees& c, long count);
+
+inline constexpr unsigned places = 8;
+
+/// L::run<0> to L::run<places - 1>, the same code at as many addresses, which they keep apart by
+/// naming their own: compilers make one of functions that are the same.
+template <class L>
+std::uint64_t at_places(const callees& c, long count) {
+  return [&]<unsigned... Place>(std::integer_sequence<unsigned, Place...>) {
+    return (L::template run<Place>(c, count / places) + ...);
+  }
+  (std::make_integer_sequence<unsigned, places>());
+}
+
+/// In the function that is at this place.
+template <unsigned Place>
+[[gnu::always_inline]] inline void this_place() {
+  asm volatile("" : : "i"(Place));
+}
 
 /// One for each callee, and `in_loop`: foreign_trivial called in the loop itself, where the others
 /// (and `plt`) call from a function of its own that is entered for each call.

@@ -21,13 +21,17 @@ inline void keep(T& value) {
   asm volatile("" : "+r"(value));
 }
 
+template <unsigned Place>
 [[gnu::noinline]] int call_plt(int x) {
+  this_place<Place>();
   int result = foreign_trivial(x);
   keep(result);
   return result;
 }
 
+template <unsigned Place>
 [[gnu::noinline]] int call_declared(int x) {
+  this_place<Place>();
   int result = foreign_declared(x);
   keep(result);
   return result;
@@ -76,23 +80,35 @@ int add_one(void* argument) { return *static_cast<int*>(argument) + 1; }
   }
 }
 
-std::uint64_t in_loop(const callees&, long count) {
-  int x = 0;
-  for (long i = 0; i < count; ++i) x = foreign_trivial(x);
-  return static_cast<std::uint64_t>(x);
-}
+struct in_loop {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    this_place<Place>();
+    int x = 0;
+    for (long i = 0; i < count; ++i) x = foreign_trivial(x);
+    return static_cast<std::uint64_t>(x);
+  }
+};
 
-std::uint64_t plt(const callees&, long count) {
-  int x = 0;
-  for (long i = 0; i < count; ++i) x = call_plt(x);
-  return static_cast<std::uint64_t>(x);
-}
+struct plt {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    this_place<Place>();
+    int x = 0;
+    for (long i = 0; i < count; ++i) x = call_plt<Place>(x);
+    return static_cast<std::uint64_t>(x);
+  }
+};
 
-std::uint64_t declared(const callees&, long count) {
-  int x = 0;
-  for (long i = 0; i < count; ++i) x = call_declared(x);
-  return static_cast<std::uint64_t>(x);
-}
+struct declared {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    this_place<Place>();
+    int x = 0;
+    for (long i = 0; i < count; ++i) x = call_declared<Place>(x);
+    return static_cast<std::uint64_t>(x);
+  }
+};
 
 std::uint64_t pointer(const callees& c, long count) {
   int x = 0;
@@ -133,7 +149,8 @@ std::uint64_t throwing(const callees&, long count) {
 }  // namespace
 
 loops FOREIGN_LOOPS() {
-  return {in_loop, plt, pointer, libffi, crc32, sqlite, callback, throwing, declared};
+  return {at_places<in_loop>, at_places<plt>,     pointer, libffi, crc32, sqlite, callback,
+          throwing,           at_places<declared>};
 }
 
 }  // namespace bench::foreign

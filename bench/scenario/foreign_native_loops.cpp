@@ -24,24 +24,36 @@ template <class Step>
   return static_cast<std::uint64_t>(x);
 }
 
-std::uint64_t trivial(const callees&, long count) {
-  return repeat(count, [](int x) { return tendril::native_call<&foreign_trivial>(x); });
-}
+struct trivial {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    this_place<Place>();
+    return repeat(count, [](int x) { return tendril::native_call<&foreign_trivial>(x); });
+  }
+};
 
-std::uint64_t trivial_noexcept(const callees&, long count) {
-  return repeat(count, [](int x) { return tendril::native_call_noexcept<&foreign_trivial>(x); });
-}
+struct trivial_noexcept {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    this_place<Place>();
+    return repeat(count, [](int x) { return tendril::native_call_noexcept<&foreign_trivial>(x); });
+  }
+};
 
-std::uint64_t trivial_batched(const callees&, long count) {
-  int x = 0;
-  for (long left = count; left > 0; left -= calls_in_batch)
-    tendril::native_call([&x, now = std::min(left, calls_in_batch)] {
-      int local = x;  // x itself might be the callee's to change: it has been given away
-      for (long i = 0; i < now; ++i) local = foreign_trivial(local);
-      x = local;
-    });
-  return static_cast<std::uint64_t>(x);
-}
+struct trivial_batched {
+  template <unsigned Place>
+  [[gnu::noinline]] static std::uint64_t run(const callees&, long count) {
+    int x = 0;
+    for (long left = count; left > 0; left -= calls_in_batch)
+      tendril::native_call([&x, now = std::min(left, calls_in_batch)] {
+        this_place<Place>();
+        int local = x;  // x itself might be the callee's to change: it has been given away
+        for (long i = 0; i < now; ++i) local = foreign_trivial(local);
+        x = local;
+      });
+    return static_cast<std::uint64_t>(x);
+  }
+};
 
 std::uint64_t pointer(const callees& c, long count) {
   return repeat(count, [&c](int x) { return tendril::native_call(c.trivial, x); });
@@ -109,7 +121,7 @@ std::uint64_t throwing(const callees&, long count) {
 
 loops native() {
   loops l{};
-  l.in_loop = trivial;
+  l.in_loop = at_places<trivial>;
   l.pointer = pointer;
   l.libffi = libffi;
   l.crc32 = crc32;
@@ -121,14 +133,14 @@ loops native() {
 
 loops native_noexcept() {
   loops l{};
-  l.in_loop = trivial_noexcept;
+  l.in_loop = at_places<trivial_noexcept>;
   l.crc32 = crc32_noexcept;
   return l;
 }
 
 loops native_batched() {
   loops l{};
-  l.in_loop = trivial_batched;
+  l.in_loop = at_places<trivial_batched>;
   return l;
 }
 
