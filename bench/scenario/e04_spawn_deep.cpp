@@ -4,6 +4,8 @@
 // frames that the compiler must keep, and at the bottom counts and spawns its successor.
 //   reuse  it then returns and ends: its successor gets a stack that was this deep before
 //   fresh  it then stays, parked at the bottom: its successor needs memory never touched before
+// Tasklets have slots of that size, more than there are of them at once: nothing is copied. At such depths
+// copies lose (E14c).
 // The cost of a frame is in it: that of calling, writing to and returning from 10,000 of them is what
 // a thread pays too. Beside it std::thread doing the same, on the system's default stacks.
 //
@@ -115,6 +117,7 @@ double ns_each(steady::time_point begin, steady::time_point end, long count) {
 void deep_fibers(const std::string& stack, long count, bool hold, role_output& out) {
   tendril::runtime_options options = runtime_with(stack, 1);
   if (options.stack.kind == tendril::stack_kind::reserved) options.stack.bytes = reserved_bytes;
+  options.tasklets.slot_bytes = reserved_bytes;
   tendril::run(options, [&] {
     const auto c = std::make_unique<fiber_chain>(count, hold);
     const auto begin = steady::now();

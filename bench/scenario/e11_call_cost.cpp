@@ -160,8 +160,8 @@ std::vector<cell> cells_of(const std::string& stack, tendril::runtime& runtime,
                            async1::thread_pool& pool, lean::loop& loop) {
   std::vector<cell> all;
   const auto on_fiber = [&runtime](const std::function<double()>& f) { return runtime.run(f); };
-  if (stack == "segmented") {
-    add_stackful(all, "fiber/segmented", on_fiber);
+  if (stack != "reserved") {
+    add_stackful(all, "fiber/" + stack, on_fiber);
     return all;
   }
   add_stackful(all, "plain", [](const std::function<double()>& f) { return f(); });
@@ -268,7 +268,7 @@ const registration entry({"E11",
                           "what a call costs in each model, and across every border between them",
                           "calls that wait (E12, E17), arguments and results of any size",
                           {"<caller>-><callee>", "fiber->fiber/restore", "fiber->fiber/capture",
-                           "fiber->fiber_inline", "fiber/segmented-><callee>"},
+                           "fiber->fiber_inline", "fiber/<other stack>-><callee>"},
                           run});
 
 }  // namespace

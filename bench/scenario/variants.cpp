@@ -47,7 +47,7 @@ const std::string& why_not_segmented() {
 }
 
 std::vector<std::string> stack_variants() {
-  std::vector<std::string> kinds{"reserved"};
+  std::vector<std::string> kinds{"reserved", "tasklet"};
   if (why_not_segmented().empty()) kinds.emplace_back("segmented");
   return kinds;
 }
@@ -71,7 +71,9 @@ arguments fiber_arguments(const std::string& stack) {
 tendril::stack_kind stack_kind_of(const std::string& stack) {
   if (stack == "reserved") return tendril::stack_kind::reserved;
   if (stack == "segmented") return tendril::stack_kind::segmented;
-  throw std::invalid_argument("unknown --stack '" + stack + "'; known: reserved, segmented");
+  if (stack == "tasklet") return tendril::stack_kind::tasklet;
+  throw std::invalid_argument("unknown --stack '" + stack +
+                              "'; known: reserved, segmented, tasklet");
 }
 
 tendril::runtime_options runtime_with(const std::string& stack, unsigned workers) {
