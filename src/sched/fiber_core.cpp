@@ -41,13 +41,18 @@ void start_on(fiber_core* c, scheduler* s, waiter* marker) {
     }
     if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
     c->done.reset(marker);
+    const flow_locals* flow;
     if (const fiber_core* const parent = t != nullptr ? t->current.get() : nullptr) {
+      const wait_block& block = parent->the_frame()->block;
       // The ambient deadline is inherited: children must not outlive what their parent may wait for.
-      const time_point ambient = parent->the_frame()->block.ambient_deadline;
-      if (ambient != no_deadline) c->extras.make().ambient_deadline = ambient;
+      if (block.ambient_deadline != no_deadline)
+        c->extras.make().ambient_deadline = block.ambient_deadline;
+      flow = &block.flow;
+    } else {
+      flow = existing_flow();
     }
-    if (const flow_locals* const parent = existing_flow())
-      if (const std::uintptr_t ambient = ambient_for_child(*parent)) c->extras.inherit(ambient);
+    if (flow != nullptr)
+      if (const std::uintptr_t ambient = ambient_for_child(*flow)) c->extras.inherit(ambient);
     s->start(c, here.get());
   } catch (...) {
     free_unstarted_core(c);
@@ -90,11 +95,6 @@ std::uint64_t ensure_id(fiber_core* c) noexcept {
   if (id != 0) return id;
   const std::uint64_t fresh = take_fiber_ids(1);
   return c->id.compare_exchange_strong(id, fresh, std::memory_order_relaxed) ? fresh : id;
-}
-
-waiter* detached_marker() noexcept {
-  alignas(16) static char marker;
-  return reinterpret_cast<waiter*>(&marker);
 }
 
 fiber_extras& extras_word::make() {
@@ -206,9 +206,13 @@ void release_handle(fiber_core* c) noexcept {
 }
 
 void rethrow_from(fiber_core* c) {
+  if (!c->error()) [[likely]] {
+    free_core(c, this_worker_thread());
+    return;
+  }
   std::exception_ptr error = std::move(c->error());
   release_handle(c);
-  if (error) std::rethrow_exception(std::move(error));
+  std::rethrow_exception(std::move(error));
 }
 
 void join_core(fiber_core* c, bool cancelable) {

@@ -230,7 +230,10 @@ static_assert(TENDRIL_ASAN || TENDRIL_TSAN || sizeof(fiber_core) == 128,
               "a million fibers pay for every byte: keep the core at two cache lines");
 
 /// Marks completion words of fibers that nobody joins.
-waiter* detached_marker() noexcept;
+inline waiter* detached_marker() noexcept {
+  alignas(16) static constinit char marker = 0;
+  return reinterpret_cast<waiter*>(&marker);
+}
 
 /// The first half of request_stop(c), for who can keep c from ending for a few instructions only. The second
 /// half is to request the returned source to stop, whose callbacks are users' code.

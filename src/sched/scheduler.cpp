@@ -156,7 +156,7 @@ void scheduler::check_affinity(int affinity) const {
 void scheduler::start(fiber_core* c, worker* w) {
   if (exiting())
     throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
-  check_affinity(c->affinity);
+  if (c->affinity >= 0) check_affinity(c->affinity);
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
   c->flags.store(flag::alive | (is_tasklet(c->stack_class) ? flag::away : 0) |

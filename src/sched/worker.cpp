@@ -72,13 +72,15 @@ inline bool worker::prepare(fiber_core* c) noexcept {
   return true;
 }
 
-stack_slice worker::acquire_stack(stack_choice what) noexcept {
+inline stack_slice worker::take_stack(stack_choice what) noexcept {
   if (what != small_first) return stacks_.acquire(size_class_of(what));
   std::byte* const base = segments_.acquire();
   return base != nullptr ? stack_slice{base, base + small_segment_bytes} : stack_slice{};
 }
 
-laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept {
+stack_slice worker::acquire_stack(stack_choice what) noexcept { return take_stack(what); }
+
+static inline laid_out lay_out(fiber_core* c, stack_slice slice) noexcept {
   std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);
   std::uintptr_t limit = 0;
   if constexpr (segments_built) {
@@ -92,6 +94,8 @@ laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept {
   top &= ~std::uintptr_t{63};
   return {::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice), limit};
 }
+
+laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept { return lay_out(c, slice); }
 
 void inherit(fiber_core* c, wait_block& block) noexcept {
   if (c->extras.empty()) [[likely]]
@@ -107,7 +111,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
     c->frame.store(placed_, std::memory_order_release);
     return;
   }
-  const stack_slice slice = acquire_stack(what);
+  const stack_slice slice = take_stack(what);
   if (slice.high == nullptr) {
     std::fprintf(
         stderr,
@@ -118,7 +122,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
         first_bytes(what) >> 10);
     std::abort();
   }
-  const auto [frame, limit] = lay_out_stack(c, slice);
+  const auto [frame, limit] = lay_out(c, slice);
   inherit(c, frame->block);
   c->ctx.make(slice.low, frame, &fiber_main, limit);
   c->frame.store(frame, std::memory_order_release);
@@ -435,8 +439,8 @@ inline fiber_core* worker::take_lifo() noexcept {
   return c;
 }
 
-/// The next of this worker's own, wherever its stack is.
-inline fiber_core* worker::pick_next() noexcept {
+/// The next of this worker's own, wherever its stack is. Inlined into each way of leaving a fiber.
+[[gnu::always_inline]] inline fiber_core* worker::pick_next() noexcept {
   if (--budget_ <= 0) return nullptr;
   if (++picks_ >= fairness_interval) [[unlikely]] {
     picks_ = 0;
@@ -454,9 +458,11 @@ inline fiber_core* worker::pick_next() noexcept {
   return fresh_.pop();
 }
 
+__attribute__((noinline)) fiber_core* worker::pick_again() noexcept { return pick_next(); }
+
 /// c, which wants attention, or the next one that can run, or null.
 __attribute__((noinline)) fiber_core* worker::ready_one(fiber_core* c) noexcept {
-  while (c != nullptr && wants_attention(c) && !make_ready(c)) c = pick_next();
+  while (c != nullptr && wants_attention(c) && !make_ready(c)) c = pick_again();
   return c;
 }
 
@@ -469,12 +475,12 @@ bool worker::make_ready(fiber_core* c) noexcept {
 fiber_core* worker::find_work() noexcept {
   if (budget_ <= 0) budget_ = housekeeping_interval;
   ++budget_;  // this look is not a switch between fibers
-  if (fiber_core* const c = pick_next()) return c;
+  if (fiber_core* const c = pick_again()) return c;
   drain_inbox();
   take_injected();
   ++budget_;
   if (budget_ <= 0) budget_ = housekeeping_interval;
-  if (fiber_core* const c = pick_next()) return c;
+  if (fiber_core* const c = pick_again()) return c;
   return alone_ ? nullptr : steal();
 }
 

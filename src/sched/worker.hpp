@@ -171,6 +171,8 @@ class alignas(cacheline_bytes) worker final {
   void push_pinned(fiber_core* c) noexcept;
   fiber_core* pop_pinned() noexcept;
   fiber_core* pick_next() noexcept;
+  fiber_core* pick_again() noexcept;
+  stack_slice take_stack(stack_choice what) noexcept;
   fiber_core* ready_one(fiber_core* c) noexcept;
   bool make_ready(fiber_core* c) noexcept;
   bool bring_in(fiber_core* c) noexcept;
