@@ -92,6 +92,7 @@ void register_flow();
 void register_sleepers();
 void register_skynet();
 void register_task();
+void register_tasklet();
 void register_thunk();
 
 }  // namespace bench::micro

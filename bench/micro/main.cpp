@@ -143,6 +143,7 @@ int main(int argc, char** argv) {
   register_sleepers();
   register_skynet();
   register_task();
+  register_tasklet();
   register_thunk();
 
   describe_conditions();
