@@ -17,8 +17,8 @@
 // takes in the kernel. Kernel stacks are not resident memory of a process: for threads they are
 // listed apart, as the growth of the whole machine's KernelStack.
 
+#include "bench/scenario/coroutine_gate.hpp"
 #include "bench/scenario/coroutine_models.hpp"
-#include "bench/scenario/resumption.hpp"
 #include "bench/scenario/variants.hpp"
 #include "bench/support/experiment.hpp"
 #include "bench/support/memory.hpp"
@@ -31,12 +31,10 @@
 
 #include <atomic>
 #include <chrono>
-#include <coroutine>
 #include <latch>
 #include <memory>
 #include <stdexcept>
 #include <thread>
-#include <utility>
 #include <vector>
 
 namespace bench {
@@ -82,33 +80,6 @@ void park_fibers(const std::string& stack, long count, role_output& out) {
     while (tendril::runtime::current()->stats().fibers_alive() > 1) tendril::this_fiber::yield();
   });
 }
-
-/// What coroutines of any type wait for.
-class coroutine_gate {
-  struct awaiter {
-    coroutine_gate& gate;
-    resumption who{};
-    awaiter* next = nullptr;
-
-    bool await_ready() const noexcept { return false; }
-    template <class Promise>
-    void await_suspend(std::coroutine_handle<Promise> h) {
-      who = resumption(h);
-      next = std::exchange(gate.first_, this);
-    }
-    void await_resume() const noexcept {}
-  };
-
- public:
-  awaiter wait() noexcept { return {*this}; }
-  void open() {
-    for (awaiter* w = std::exchange(first_, nullptr); w != nullptr;)
-      std::exchange(w, w->next)->who.resume();
-  }
-
- private:
-  awaiter* first_ = nullptr;
-};
 
 template <template <class> class Task>
 Task<void> wait_for(coroutine_gate& gate, long& arrived, long& left) {
