@@ -24,6 +24,7 @@
 #include <tendril/mutex.hpp>
 #include <tendril/net.hpp>
 #include <tendril/once.hpp>
+#include <tendril/pin.hpp>
 #include <tendril/runtime.hpp>
 #include <tendril/scope.hpp>
 #include <tendril/select.hpp>

@@ -70,6 +70,17 @@ struct context {
   /// Describes the thread that calls it, which will be switched away from and come back.
   void adopt_thread() noexcept;
 
+  /// To the sanitizers this flow of control is the other one, on the same stack.
+  void describe_as([[maybe_unused]] const context& other) noexcept {
+#if TENDRIL_ASAN
+    stack_low = other.stack_low;
+    stack_bytes = other.stack_bytes;
+#endif
+#if TENDRIL_TSAN
+    tsan_fiber = other.tsan_fiber;
+#endif
+  }
+
   /// After the last switch away from it. Not from the context itself.
   void destroy() noexcept {
 #if TENDRIL_TSAN

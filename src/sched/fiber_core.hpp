@@ -85,6 +85,8 @@ inline constexpr std::uint32_t resumed = 8;  ///< its context has run what was p
 /// Of tasklets, see slots.hpp: its stack is not in its slot; its slot is wanted by another.
 inline constexpr std::uint32_t away = 16;
 inline constexpr std::uint32_t slot_wanted = 32;
+/// Of tasklets: the code that runs is not in the slot, see pinned_stack.hpp.
+inline constexpr std::uint32_t elsewhere = 128;
 inline constexpr std::uint32_t old = 64;  ///< reported in this epoch, has not run since: parked.hpp
 inline constexpr unsigned scheduler_shift = 8;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers

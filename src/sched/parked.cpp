@@ -2,6 +2,7 @@
 #include "sched/parked.hpp"
 
 #include "sched/core_pool.hpp"
+#include "sched/pinned_stack.hpp"
 #include "sched/registry.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/slots.hpp"
@@ -75,8 +76,14 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
     return true;
   }
   const auto& tasklet = static_cast<const tasklet_frame&>(frame);
-  if ((flags & flag::away) == 0) {
+  const std::byte* low = sp;
+  if ((flags & flag::elsewhere) != 0) {  // between its setting and its clearing the rest is there
     if (sp >= frame.slice.low && sp < frame.slice.high) visit(sp, frame.slice.high);
+    low = pinned_header_of(c).anchor;
+  }
+  if ((flags & flag::away) == 0) {
+    const stack_slice& slot = tasklet.home->slice;
+    if (low >= slot.low && low < slot.high) visit(low, slot.high);
   } else if (tasklet.started && tasklet.image.bytes() != 0) {
     visit(tasklet.image.data(), tasklet.image.data() + tasklet.image.bytes());
   }

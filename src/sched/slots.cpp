@@ -3,6 +3,7 @@
 
 #include "base/check.hpp"
 #include "base/sanitizer.hpp"
+#include "sched/pinned_stack.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -11,9 +12,6 @@
 
 namespace tendril::detail {
 namespace {
-
-/// The live bytes of a tasklet that does not run are [this, top of the slot).
-std::byte* live_low(const fiber_core& c) noexcept { return static_cast<std::byte*>(c.ctx.sp); }
 
 [[noreturn]] void no_memory_for(const fiber_core& c, std::size_t bytes) noexcept {
   std::fprintf(stderr,
@@ -173,7 +171,7 @@ bool slot_table::hold_resident(slot& s, fiber_core& r, made_runnable& out) noexc
 
 void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   tasklet_frame& f = tasklet_frame_of(r);
-  std::byte* const low = live_low(r);
+  std::byte* const low = slot_low(r);
   std::byte* const top = s.slice.high;
   TENDRIL_ASSERT(low > s.slice.low && low < top, "a resident stands in its slot");
   if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));

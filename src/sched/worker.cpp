@@ -3,6 +3,7 @@
 
 #include "base/check.hpp"
 #include "sched/parked.hpp"
+#include "sched/pinned_stack.hpp"
 #include "sched/scheduler.hpp"
 
 #include <algorithm>
@@ -193,7 +194,7 @@ inline void worker::after_switch() noexcept {
       fiber_core* const c = left_;
       if (is_wanted(c)) [[unlikely]]
         make_room(c);
-      const void* const sp = is_tasklet(c->stack_class) ? c->ctx.sp : nullptr;
+      const void* const sp = is_tasklet(c->stack_class) ? slot_low(*c) : nullptr;
       // From here on a waker may run it elsewhere; if one was faster than the commit, it is ours again.
       if (!c->park.commit_park()) push_ring(c);
       else if (sp != nullptr && is_wanted(c)) [[unlikely]] make_room_behind(sp);
