@@ -78,7 +78,7 @@ thread_local thread_guests at_thread_end;
 }
 
 /// A guest of that runtime, entered.
-guest& make_guest(std::uint64_t serial, bool named) {
+[[gnu::noinline]] guest& make_guest(std::uint64_t serial, bool named) {
   if (serial == 0)
     throw std::system_error(
         make_error_code(errc::no_runtime),
@@ -161,6 +161,30 @@ void guest_list::close() noexcept {
   }
 }
 
+namespace {
+
+bool wants_segments(const guest& g, const hot_options* options) noexcept {
+  if constexpr (!segments_built) return false;
+  // The default: calls without options, inside of this one, do not ask.
+  return is_segmented(g.thread.owner.default_stack_class()) ||
+         (options != nullptr && options->stack_class != stack_class_default &&
+          is_segmented(options->stack_class));
+}
+
+[[gnu::noinline]] bool run_with_segments(guest& g, const hot_outside* outside, hot_body& body,
+                                         const hot_options* options) {
+  [[maybe_unused]] const thread_segments_if_built segments(g.thread, g.bounds, g.entered_at);
+  struct mark {
+    guest& g;
+    explicit mark(guest& of) noexcept : g(of) { g.has_segments = true; }
+    ~mark() { g.has_segments = false; }
+  };
+  const mark here(g);
+  return run_hot(g.thread, outside, body, options);
+}
+
+}  // namespace
+
 __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& body,
                                                   const hot_options* options) {
   std::uint64_t serial = options != nullptr ? options->runtime : 0;
@@ -178,20 +202,47 @@ __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& bo
   struct visit {
     guest& g;
     worker_thread* before;
+    std::byte* entered_before;
+    bool had_segments;
     bool nested;
     visit(guest& to, worker_thread* from, bool was_inside) noexcept
-        : g(to), before(from), nested(was_inside) {
+        : g(to),
+          before(from),
+          entered_before(to.entered_at),
+          had_segments(to.has_segments),
+          nested(was_inside) {
+      auto* const here = static_cast<std::byte*>(__builtin_frame_address(0));
+      g.entered_at = here >= g.bounds.low && here < g.bounds.high ? here : nullptr;
+      g.has_segments = false;
       worker_thread::enter_as(&g.thread);
     }
     ~visit() {
       worker_thread::enter_as(before);
+      g.entered_at = entered_before;
+      g.has_segments = had_segments;
       g.leave(nested);
     }
   };
   const hot_outside outside{&block, caller != nullptr ? &caller->ctx : &g->stack, t};
   const visit here(*g, t, nested);
-  [[maybe_unused]] const thread_segments_if_built segments(g->thread, g->bounds);
+  if (wants_segments(*g, options)) [[unlikely]]
+    return run_with_segments(*g, &outside, body, options);
   return run_hot(g->thread, &outside, body, options);
+}
+
+bool start_hot_on_guest(worker_thread& t, hot_body& body, const hot_options* options) {
+  guest* g = mine;
+  while (g != nullptr && &g->thread != &t) g = g->next;
+  // One whose thread is ending is in no list; it is large enough for what destructors call.
+  if (g == nullptr) {
+    platform::stack_bounds bounds;
+    platform::this_thread_stack(bounds);
+    [[maybe_unused]] const thread_segments_if_built segments(t, bounds);
+    return run_hot(t, nullptr, body, options);
+  }
+  if (!g->has_segments && wants_segments(*g, options))
+    return run_with_segments(*g, nullptr, body, options);
+  return run_hot(t, nullptr, body, options);
 }
 
 }  // namespace tendril::detail

@@ -15,7 +15,10 @@
 //     Entering stores it and then looks at `open`; closing stores `open` and then looks at `inside`: the
 //     asymmetric protocol of worker_hold.hpp. So the runtime's end waits for hot fibers on other threads,
 //     and a call that comes later fails.
-//  3. Lists and ends are guarded by one lock of the process. It is not taken by a call on a thread that is
+//  3. What segmented stacks need of the thread is set up for the call that starts a fiber on one, and not for
+//     others: it takes as long as the rest of the call. A fiber on another kind of stack that starts one on a
+//     segmented stack has it set up in between, below where the guest was entered.
+//  4. Lists and ends are guarded by one lock of the process. It is not taken by a call on a thread that is
 //     a guest already.
 #pragma once
 
@@ -59,7 +62,10 @@ class guest {
   const std::uint64_t serial;
   context stack;                  ///< for the sanitizers
   platform::stack_bounds bounds;  ///< of the thread
-  guest* next = nullptr;          ///< of the same thread
+  std::byte* entered_at =
+      nullptr;                ///< while inside: in use is what lies above; null: somewhere else
+  bool has_segments = false;  ///< while inside
+  guest* next = nullptr;      ///< of the same thread
 
  private:
   friend class guest_list;
@@ -107,5 +113,7 @@ class guest_list {
 
 /// start_hot() where the caller is no fiber of the runtime that is wanted. t: this_worker_thread().
 bool start_hot_as_guest(worker_thread* t, hot_body& body, const hot_options* options);
+/// start_hot(), with options, where the caller is a hot fiber on the guest t.
+bool start_hot_on_guest(worker_thread& t, hot_body& body, const hot_options* options);
 
 }  // namespace tendril::detail

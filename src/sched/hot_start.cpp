@@ -245,7 +245,9 @@ void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
   // A fiber that runs on its own runtime hosts by itself; everybody else's thread becomes a guest.
   if (t != nullptr && t->current != nullptr &&
       (options == nullptr || options->runtime == 0 || options->runtime == t->owner.serial())) {
-    if (!t->on_own_stack()) return run_hot(*t, nullptr, body, options);
+    if (!t->on_own_stack())
+      return t->guest && options != nullptr ? start_hot_on_guest(*t, body, options)
+                                            : run_hot(*t, nullptr, body, options);
     if constexpr (segments_built) {  // native calls of the fiber must begin below the host's
       platform::stack_bounds bounds;
       platform::this_thread_stack(bounds);
@@ -355,7 +357,8 @@ bool start_hot(hot_body& body, const hot_options* options) {
       if (fiber_core* const c = pop_shell(*list)) [[likely]]
         return run_on(*t, nullptr, c, list, body);
   }
-  return start_hot_slow(t, body, options);
+  return t != nullptr ? start_hot_slow(t, body, options)
+                      : start_hot_as_guest(nullptr, body, options);
 }
 
 __attribute__((noinline)) void leave_host(worker_thread& t, hot_departure how) noexcept {

@@ -156,15 +156,17 @@ void refill_spares() noexcept {
 
 thread_segments::thread_segments(segment_supply& from) noexcept {
   platform::stack_bounds own;
-  if (platform::this_thread_stack(own)) set_up(from, own);
+  if (platform::this_thread_stack(own)) set_up(from, own, nullptr);
 }
 
-thread_segments::thread_segments(segment_supply& from, const platform::stack_bounds& own) noexcept {
-  if (own.low != nullptr) set_up(from, own);
+thread_segments::thread_segments(segment_supply& from, const platform::stack_bounds& own,
+                                 std::byte* here) noexcept {
+  if (own.low != nullptr) set_up(from, own, here);
 }
 
-void thread_segments::set_up(segment_supply& from, const platform::stack_bounds& own) noexcept {
-  auto* here = static_cast<std::byte*>(__builtin_frame_address(0));
+void thread_segments::set_up(segment_supply& from, const platform::stack_bounds& own,
+                             std::byte* here) noexcept {
+  if (here == nullptr) here = static_cast<std::byte*>(__builtin_frame_address(0));
   thread_stacks& mine = platform::tendril_thread_stacks;
   former_ = mine;
   former_supply_ = supply;

@@ -55,13 +55,15 @@ class segment_supply {
 class thread_segments {
  public:
   explicit thread_segments(segment_supply& supply) noexcept;
-  thread_segments(segment_supply& supply, const platform::stack_bounds& own) noexcept;
+  /// `here`: what of `own` is in use begins there; null: at the caller's frame.
+  thread_segments(segment_supply& supply, const platform::stack_bounds& own,
+                  std::byte* here = nullptr) noexcept;
   ~thread_segments();
   thread_segments(const thread_segments&) = delete;
   thread_segments& operator=(const thread_segments&) = delete;
 
  private:
-  void set_up(segment_supply& supply, const platform::stack_bounds& own) noexcept;
+  void set_up(segment_supply& supply, const platform::stack_bounds& own, std::byte* here) noexcept;
 
   segment native_{};
   bool ready_ = false;
@@ -74,7 +76,8 @@ inline constexpr bool segments_built = TENDRIL_SEGMENTED;
 
 struct no_thread_segments {
   explicit no_thread_segments(segment_supply&) noexcept {}
-  no_thread_segments(segment_supply&, const platform::stack_bounds&) noexcept {}
+  no_thread_segments(segment_supply&, const platform::stack_bounds&,
+                     std::byte* = nullptr) noexcept {}
 };
 using thread_segments_if_built =
     std::conditional_t<segments_built, thread_segments, no_thread_segments>;

@@ -75,6 +75,36 @@ TEST_SUITE("thunks") {
     }
   }
 
+  TEST_CASE("below one on a reserved stack, which on a plain thread has set nothing up for them") {
+    for (const stack_kind kind : {stack_kind::reserved, stack_kind::segmented}) {
+      CAPTURE(static_cast<int>(kind));
+      runtime rt(options(kind));
+      const watchdog dog("nested thunks", &rt);
+      const auto nested = thunk(
+          [] {
+            const auto big = [] { return tendril::native_call([] { return deep(10'000); }); };
+            int sum = both() + thunk(body, stack_kind::segmented)(nullptr).get();
+            // The rest of the thread's stack is there for foreign code: three megabytes of it.
+            sum += thunk(big, stack_kind::segmented)().get();
+            promise<void> gate;
+            auto later = thunk(body, stack_kind::segmented)(&gate);
+            tendril::this_fiber::yield();  // the caller has left its thread
+            sum += both();
+            gate.set_value();
+            return sum + later.get();
+          },
+          {.stack = {stack_kind::reserved, std::size_t{1} << 20}});
+      constexpr int nested_right = 2 * right + 2 * 3100 + 10'000;
+      for (int i = 0; i != 5; ++i) {
+        CHECK(rt.run([&] { return nested().get(); }) == nested_right);
+        CHECK(nested().get() == nested_right);
+        int on_thread = 0;
+        std::thread([&] { on_thread = nested().get(); }).join();
+        CHECK(on_thread == nested_right);
+      }
+    }
+  }
+
   TEST_CASE("from the native stack, whose frames stay as they are") {
     runtime rt(options(stack_kind::segmented));
     const watchdog dog("below a native call", &rt);
