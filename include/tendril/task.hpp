@@ -18,9 +18,10 @@
 // thread blocks.
 //
 // Calls. `co_await f()` is a call: control goes to f and back without a scheduler, by symmetric transfer, so
-// that a million calls that end without waiting, or a million nested ones that return, use no stack. Compilers
-// guarantee that only when they optimise (gcc: -O2; not with sanitizers): without it each such call may keep a
-// stack frame until the next real wait. Frames lie in an arena of the chain (detail/chain.hpp).
+// that a million calls that end without waiting, or a million nested ones that return, use no stack. That
+// takes a compiler that makes a jump of the transfer (detail/tail_transfer.hpp). With others f is
+// called on the caller's stack: nested calls take stack, as those of functions do, but a loop of them does
+// not. Frames lie in an arena of the chain (detail/chain.hpp).
 //
 // Exceptions are stored once, when they leave the coroutine, and thrown again where it is awaited. C++ does not
 // tell whether a coroutine has handlers, so by default each coroutine on the way catches and throws again, about
@@ -39,6 +40,7 @@
 #include <tendril/detail/awaitable.hpp>
 #include <tendril/detail/chain.hpp>
 #include <tendril/detail/contract.hpp>
+#include <tendril/detail/tail_transfer.hpp>
 #include <tendril/detail/waiting.hpp>
 #include <tendril/error.hpp>
 #include <tendril/fiber.hpp>
@@ -49,6 +51,7 @@
 #include <chrono>
 #include <coroutine>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <new>
@@ -87,6 +90,16 @@ class task_base {
   friend struct task_access;
 };
 
+/// Where a task is awaited by another, in the frame of that one.
+struct call_site {
+  task_base& callee;
+};
+/// Where the callee runs on the stack of who awaits it. `returned` is on that stack: it may be touched only in the
+/// turn (chain.hpp) in which the call was made.
+struct call_site_here : call_site {
+  bool* returned = nullptr;
+};
+
 [[noreturn]] TENDRIL_API void throw_empty_task(const char* what);
 [[noreturn]] TENDRIL_API void throw_awaits_itself();
 
@@ -114,24 +127,39 @@ class promise_core {
   }
 
   /// Started, as part of `c`, by who is resumed at the end.
-  void start_in(coroutine_chain* c, promise_core& caller, task_base& from) noexcept {
+  void start_in(coroutine_chain* c, promise_core& caller, call_site& from) noexcept {
     chain = c;
     after = caller.self;
     awaited_by = &caller;
-    owner = &from;
+    site = &from;
     frame_head& head = head_of(self.address());
     if (head.block != nullptr && head.block->owner.load(std::memory_order_relaxed) == c)
       head.flags.store(frame_head::local, std::memory_order_relaxed);
   }
+  /// The same, to run on the caller's stack: at its end, in the same turn, it sets *returned and resumes nobody.
+  void start_here(coroutine_chain* c, promise_core& caller, call_site_here& from,
+                  bool& returned) noexcept {
+    start_in(c, caller, from);
+    after = nullptr;
+    called_here = true;
+    turn = c->turn();
+    from.returned = &returned;
+  }
+  /// The end, where `after` does not say whom to resume. Returns whom.
   TENDRIL_API std::coroutine_handle<> end() noexcept;
 
   std::coroutine_handle<> self;
   coroutine_chain* chain = nullptr;  ///< null: not started
-  std::coroutine_handle<> after;     ///< null: a root, or it fails and is passed over
+  std::coroutine_handle<> after;     ///< null: it is for end() to find out
   promise_core* awaited_by = nullptr;
-  task_base* owner = nullptr;
+  call_site* site = nullptr;
   std::exception_ptr error;
   bool passes = false;
+  bool called_here = false;  ///< site is a call_site_here
+  std::uint32_t turn = 0;    ///< then: in which it was called
+
+ private:
+  std::coroutine_handle<> back() noexcept;
 };
 
 struct task_access {
@@ -157,30 +185,60 @@ struct frame_owner {
 template <class T>
 struct task_promise;
 
-/// co_await of a task in a task: a call.
-template <class T>
-class task_call {
+/// What calls have in common.
+template <class T, class Site>
+class task_call_base {
  public:
-  explicit task_call(task_base& callee) noexcept : callee_(callee) {}
-  task_call(const task_call&) = delete;
-  task_call& operator=(const task_call&) = delete;
+  explicit task_call_base(task_base& callee) noexcept : site_{callee} {}
+  task_call_base(const task_call_base&) = delete;
+  task_call_base& operator=(const task_call_base&) = delete;
 
   bool await_ready() const noexcept { return false; }
-  template <class P>
-  std::coroutine_handle<> await_suspend(std::coroutine_handle<P> caller) const {
-    promise_core& p = task_access::to_start(callee_, "co_await task");
-    promise_core& by = caller.promise();
-    p.start_in(by.chain, by, callee_);
-    return p.self;
-  }
   T await_resume() const {
-    const frame_owner ended(task_access::release(callee_));
+    const frame_owner ended(task_access::release(site_.callee));
     return static_cast<task_promise<T>*>(ended.promise)->take();
   }
 
- private:
-  task_base& callee_;
+ protected:
+  Site site_;
 };
+
+/// co_await of a task in a task: a call.
+template <class T>
+class task_call : public task_call_base<T, call_site> {
+ public:
+  using task_call_base<T, call_site>::task_call_base;
+
+  template <class P>
+  std::coroutine_handle<> await_suspend(std::coroutine_handle<P> caller) {
+    promise_core& p = task_access::to_start(this->site_.callee, "co_await task");
+    promise_core& by = caller.promise();
+    p.start_in(by.chain, by, this->site_);
+    return p.self;
+  }
+};
+
+/// The same without tail transfer. Whether the callee has ended is known by a variable on the stack, which an end
+/// in the same turn sets: after resume() the frames may be others', or gone.
+template <class T>
+class task_call_here : public task_call_base<T, call_site_here> {
+ public:
+  using task_call_base<T, call_site_here>::task_call_base;
+
+  template <class P>
+  bool await_suspend(std::coroutine_handle<P> caller) {
+    promise_core& p = task_access::to_start(this->site_.callee, "co_await task");
+    promise_core& by = caller.promise();
+    bool returned = false;
+    p.start_here(by.chain, by, this->site_, returned);
+    p.self.resume();
+    return !returned;
+  }
+};
+
+template <class T>
+using task_call_as_compiled =
+    std::conditional_t<TENDRIL_TAIL_TRANSFER, task_call<T>, task_call_here<T>>;
 
 /// co_await of a task in a coroutine that is no task: a chain of its own, which resumes the other at its end.
 template <class T>
@@ -265,10 +323,16 @@ class foreign_wait {
     left_ = p.chain;
     left_->leave();
     try {
-      return inner_.await_suspend(
-          h);  // nothing of this object is touched after it, unless it throws
+      // Nothing of this object is touched after it, unless it throws or says that it does not suspend.
+      if constexpr (std::is_same_v<decltype(inner_.await_suspend(h)), bool>) {
+        if (inner_.await_suspend(h)) return true;
+        std::exchange(left_, nullptr)->go_on();
+        return false;
+      } else {
+        return inner_.await_suspend(h);
+      }
     } catch (...) {
-      std::exchange(left_, nullptr)->enter();
+      std::exchange(left_, nullptr)->go_on();
       throw;
     }
   }
@@ -398,8 +462,8 @@ struct task_promise_base : promise_core {
   task<T> get_return_object() noexcept;
 
   template <class U>
-  task_call<U> await_transform(task<U>&& t) noexcept {
-    return task_call<U>(t);
+  task_call_as_compiled<U> await_transform(task<U>&& t) noexcept {
+    return task_call_as_compiled<U>(t);
   }
   template <class U>
   void await_transform(task<U>& t) = delete;  // a task is awaited once: co_await std::move(t)

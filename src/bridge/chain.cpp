@@ -20,6 +20,7 @@ void coroutine_chain::enter(flow_locals& flow) noexcept {
 
 flow_locals& coroutine_chain::leave() noexcept {
   flow_locals& flow = this_flow();
+  ++turn_;
   flow.chain = outer_;
   std::swap(flow.ambient, ambient_);
   // What it has from the flow in which it began is the flow's, and others may continue it.
@@ -52,12 +53,12 @@ bool coroutine_chain::suspend_slow(chain_leaf& leaf, std::uint32_t found) {
   for (;;) {
     if ((found & done_early) != 0) {  // the completer has been here and gone
       state_.fetch_and(~done_early, std::memory_order_acq_rel);
-      enter();
+      go_on();
       return false;
     }
     if ((found & (canceled | expired)) != 0 && leaf.withdraw(&leaf)) {
       leaf.result = why(found);
-      enter();
+      go_on();
       return false;
     }
     // Asked to stop, but completed: the completer comes or has come.
@@ -162,19 +163,27 @@ void coroutine_chain::resume_here() noexcept {
 
 std::coroutine_handle<> promise_core::end() noexcept {
   if (awaited_by == nullptr) return chain->end();
-  // It fails, and who awaits it lets exceptions pass. Frames are destroyed from the innermost, each while the
-  // one that awaits it still has its locals; the last of them carries the exception to who handles it.
-  std::exception_ptr carried = std::move(error);
   promise_core* dying = this;
-  promise_core* next = awaited_by;
-  while (next->passes && next->awaited_by != nullptr) {
-    task_access::release(*dying->owner);
-    dying->self.destroy();
-    dying = next;
-    next = dying->awaited_by;
+  if (error != nullptr && awaited_by->passes) {
+    // Frames are destroyed from the innermost, each while the one that awaits it still has its locals; the last
+    // of them carries the exception to who handles it.
+    std::exception_ptr carried = std::move(error);
+    promise_core* next = awaited_by;
+    while (next->passes && next->awaited_by != nullptr) {
+      task_access::release(dying->site->callee);
+      dying->self.destroy();
+      dying = next;
+      next = dying->awaited_by;
+    }
+    dying->error = std::move(carried);
   }
-  dying->error = std::move(carried);
-  return dying->after;
+  return dying->back();
+}
+
+std::coroutine_handle<> promise_core::back() noexcept {
+  if (!called_here || turn != chain->turn()) return awaited_by->self;
+  *static_cast<call_site_here*>(site)->returned = true;
+  return std::noop_coroutine();
 }
 
 void throw_empty_task(const char* what) {

@@ -24,7 +24,11 @@
 //        suspended   -> +busy          a canceler is withdrawing; a completer that comes sets done and goes, and
 //                                      the canceler resumes if it finds done or has withdrawn
 //     The bits canceled and expired stay: every wait from then on ends with that outcome.
-//  3. Resuming nests: who completes a future runs what follows. At most max_nested deep in one flow; deeper ones
+//  3. A *turn* is what a chain runs between two waits, on one stack and in one flow. A call may note the turn in
+//     which it was made; at its end the same number tells that whoever called still stands below it on the
+//     same stack (task_call_here in task.hpp). leave() ends a turn; a wait that turns out not to be necessary
+//     goes on in it.
+//  4. Resuming nests: who completes a future runs what follows. At most max_nested deep in one flow; deeper ones
 //     go to a fiber of the runtime, or, without one, wait until the outermost returns.
 //
 // Rejected: a thread-local "current chain" (a coroutine on a fiber may block, and another fiber then runs on the
@@ -107,6 +111,12 @@ class coroutine_chain {
   /// At a suspension, on the flow that the chain runs in.
   TENDRIL_API void enter() noexcept;
   TENDRIL_API flow_locals& leave() noexcept;
+  /// Instead of enter(), by who has left and not been suspended.
+  void go_on() noexcept {
+    --turn_;
+    enter();
+  }
+  std::uint32_t turn() const noexcept { return turn_; }
 
   /// Suspends the chain's running coroutine at leaf: install attaches the leaf to what is waited for, and says
   /// false when that is complete already. True: suspended, and nothing of the chain may be touched any more.
@@ -122,11 +132,11 @@ class coroutine_chain {
     try {
       installed = install();
     } catch (...) {
-      enter();
+      go_on();
       throw;
     }
     if (!installed) {
-      enter();
+      go_on();
       return false;
     }
     std::uint32_t expected = running;
@@ -209,6 +219,7 @@ class coroutine_chain {
   completion done_;
   std::atomic<extras*> extras_{nullptr};
   bool on_heap_;
+  std::uint32_t turn_ = 0;  ///< the running coroutine's
 };
 
 }  // namespace tendril::detail
