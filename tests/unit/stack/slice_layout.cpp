@@ -126,82 +126,24 @@ TEST_SUITE("stack_choice") {
     }
   }
 
-  TEST_CASE("kinds that are not available are errors that say so") {
-    CHECK(error_of({.kind = stack_kind::tasklet})
-              .find("not supported: stack.kind = tasklet: not available") == 0);
+  TEST_CASE("tasklets: the size of a slot unless another is named, and the same range") {
+    const stack_choice standard = choose_stack_class({.kind = stack_kind::tasklet});
+    CHECK(tendril::detail::is_tasklet(standard));
+    CHECK(!tendril::detail::is_tasklet(choose_stack_class({})));
+    const stack_choice large =
+        choose_stack_class({.kind = stack_kind::tasklet, .bytes = 100 * KiB});
+    CHECK(tendril::detail::is_tasklet(large));
+    CHECK(first_bytes(large) == 128 * KiB);
+    CHECK(error_of({.kind = stack_kind::tasklet, .bytes = 8 * MiB + 1})
+              .find("stack.bytes = 8388609: a tasklet may have 1 to 8388608") == 0);
+  }
+
+  TEST_CASE("kinds that do not exist are errors that say so") {
     CHECK(error_of({.kind = static_cast<stack_kind>(7)}).find("stack.kind = 7: no such") == 0);
     std::error_code ec;
-    CHECK(choose_stack_class({.kind = stack_kind::tasklet}, ec) == no_stack_class);
-    CHECK(ec == std::errc::not_supported);
+    CHECK(choose_stack_class({.kind = static_cast<stack_kind>(7)}, ec) == no_stack_class);
+    CHECK(ec == tendril::errc::invalid_option);
     CHECK(choose_stack_class({.bytes = 16 * KiB}, ec) == 0);
     CHECK(!ec);
-  }
-}
-
-TEST_SUITE("stack_environment") {
-  using tendril::stack_kind;
-  using tendril::stack_options;
-
-  /// TENDRIL_STACK for one scope; null: not set.
-  class environment {
-   public:
-    explicit environment(const char* value) {
-      if (const char* const now = std::getenv("TENDRIL_STACK")) before_ = now;
-      set(value);
-    }
-    ~environment() { set(before_ ? before_->c_str() : nullptr); }
-    environment(const environment&) = delete;
-    environment& operator=(const environment&) = delete;
-
-   private:
-    static void set(const char* value) {
-      if (value != nullptr) ::setenv("TENDRIL_STACK", value, 1);
-      else ::unsetenv("TENDRIL_STACK");
-    }
-    std::optional<std::string> before_;
-  };
-
-  std::string error_of_default(const stack_options& options) {
-    try {
-      choose_default_stack_class(options);
-    } catch (const std::system_error& e) {
-      if (e.code() == tendril::errc::invalid_option) return e.what();
-      return e.code() == std::errc::not_supported ? std::string("not supported: ") + e.what()
-                                                  : "another code";
-    }
-    return {};
-  }
-
-  TEST_CASE(
-      "without the variable, or with an empty one, options that ask for nothing get reserved") {
-    for (const char* value : {static_cast<const char*>(nullptr), "", "reserved"}) {
-      const environment here(value);
-      const auto chosen = choose_default_stack_class({});
-      CHECK(!is_segmented(chosen));
-      CHECK(first_bytes(chosen) == tendril::default_stack_bytes);
-    }
-  }
-
-  TEST_CASE("a kind in the environment is what options that ask for nothing get, and no others") {
-    const environment here("segmented");
-    if (tendril::stack_kind_available(stack_kind::segmented)) {
-      CHECK(choose_default_stack_class({}) == small_first);
-    } else if (TENDRIL_ASAN || TENDRIL_TSAN) {
-      CHECK(!is_segmented(choose_default_stack_class({})));
-    } else {
-      CHECK(error_of_default({}).find(
-                "not supported: TENDRIL_STACK='segmented': stack.kind = segmented: ") == 0);
-    }
-    CHECK(first_bytes(choose_default_stack_class({.kind = stack_kind::reserved})) ==
-          tendril::default_stack_bytes);
-    CHECK(choose_default_stack_class({.bytes = 16 * KiB}) == 0);
-  }
-
-  TEST_CASE("a value that names no kind is an error that says which do") {
-    const environment here("Reserved");
-    CHECK(error_of_default({}).find(
-              "TENDRIL_STACK='Reserved': allowed are reserved, segmented, tasklet") == 0);
-    CHECK(error_of_default({.kind = stack_kind::reserved}).empty());
-    CHECK(error_of_default({.bytes = 1}).empty());
   }
 }
