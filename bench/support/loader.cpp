@@ -7,10 +7,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <span>
 #include <stdexcept>
 
 namespace bench {
@@ -23,17 +25,22 @@ std::uint64_t now_ns(clockid_t clock = CLOCK_MONOTONIC) noexcept {
          static_cast<std::uint64_t>(t.tv_nsec);
 }
 
-/// One exchange on a blocking socket; returns the size of the whole response, 0 if it makes no sense.
-std::size_t first_exchange(int fd) {
-  const timeval patience{10, 0};
+/// The first request on a blocking socket. In two parts, so that every run also exercises a request split across
+/// packets.
+bool ask(int fd) {
+  const timeval patience{60, 0};
   ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  // In two parts, so that every run also exercises a request split across packets.
   const std::string_view whole = plaintext::request;
   const std::string_view parts[] = {whole.substr(0, whole.size() - 2),
                                     whole.substr(whole.size() - 2)};
   for (std::string_view part : parts)
     if (::send(fd, part.data(), part.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(part.size()))
-      return 0;
+      return false;
+  return true;
+}
+
+/// The size of the whole response to it, 0 if it makes no sense.
+std::size_t first_response(int fd) {
   std::string text;
   for (;;) {
     if (const auto head = text.find("\r\n\r\n"); head != std::string::npos) {
@@ -59,9 +66,21 @@ load_target::load_target(std::string name, std::uint16_t port, unsigned connecti
     : name_(std::move(name)), pipeline_(pipeline), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   for (unsigned i = 0; i < pipeline; ++i) batch_ += plaintext::request;
   connections_.resize(connections);
-  for (connection& c : connections_) {
-    c.fd = connect_to_loopback(port);
-    const std::size_t size = first_exchange(c.fd.get());
+  // Some hundreds at a time, or each would wait for the server to be scheduled.
+  constexpr std::size_t at_a_time = 256;
+  constexpr std::size_t of_a_source = 16 * at_a_time;
+  for (std::size_t begin = 0; begin < connections_.size(); begin += at_a_time)
+    open(std::span(connections_).subspan(begin, std::min(at_a_time, connections_.size() - begin)),
+         port, static_cast<unsigned>(begin / of_a_source));
+}
+
+void load_target::open(std::span<connection> some, std::uint16_t port, unsigned source) {
+  for (connection& c : some) {
+    c.fd = connect_to_loopback(port, source);
+    if (!ask(c.fd.get())) fail(std::string("send: ") + std::strerror(errno));
+  }
+  for (connection& c : some) {
+    const std::size_t size = first_response(c.fd.get());
     if (size == 0 || (response_bytes_ != 0 && response_bytes_ != size))
       fail("unexpected response to the first request");
     response_bytes_ = size;

@@ -16,6 +16,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,6 +47,7 @@ class load_target {
     std::size_t awaited = 0;  ///< bytes of the outstanding batch not yet received
   };
 
+  void open(std::span<connection> some, std::uint16_t port, unsigned source);
   void send_batch(connection& c, std::uint64_t now);
   std::size_t receive(connection& c);
   [[noreturn]] void fail(const std::string& what) const;

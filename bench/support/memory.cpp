@@ -24,17 +24,20 @@ std::uint64_t kilobytes_line(std::string_view file, std::string_view key) {
   throw std::runtime_error(std::string(file) + " has no line " + std::string(key));
 }
 
-}  // namespace
-
-memory_use read_memory_use() {
+memory_use read_in(const std::string& process) {
   memory_use m;
-  m.resident_bytes = kilobytes_line("/proc/self/status", "VmRSS");
-  m.peak_bytes = kilobytes_line("/proc/self/status", "VmHWM");
-  m.page_table_bytes = kilobytes_line("/proc/self/status", "VmPTE");
+  m.resident_bytes = kilobytes_line(process + "/status", "VmRSS");
+  m.peak_bytes = kilobytes_line(process + "/status", "VmHWM");
+  m.page_table_bytes = kilobytes_line(process + "/status", "VmPTE");
   m.kernel_stack_bytes = kilobytes_line("/proc/meminfo", "KernelStack");
-  std::ifstream maps("/proc/self/maps");
+  std::ifstream maps(process + "/maps");
   for (std::string line; std::getline(maps, line);) ++m.mappings;
   return m;
 }
+
+}  // namespace
+
+memory_use read_memory_use() { return read_in("/proc/self"); }
+memory_use read_memory_use_of(int pid) { return read_in("/proc/" + std::to_string(pid)); }
 
 }  // namespace bench

@@ -19,5 +19,7 @@ struct memory_use {
 
 /// Reads /proc. Opens files, so it allocates: take the first reading twice and keep the second.
 memory_use read_memory_use();
+/// The same of another process. Throws std::runtime_error when it has ended.
+memory_use read_memory_use_of(int pid);
 
 }  // namespace bench

@@ -32,6 +32,8 @@ class request_buffer {
   /// Where the next read goes. Never empty: a head that fills the buffer is malformed.
   std::span<char> space() noexcept { return {data_.data() + used_, capacity - used_}; }
 
+  bool holds_a_part() const noexcept { return used_ != 0; }
+
   /// `n` bytes were read into space(). Returns how many requests they complete, or malformed.
   int arrived(std::size_t n) noexcept {
     // The terminator may straddle the old end, by three bytes at most.

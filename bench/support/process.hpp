@@ -5,6 +5,7 @@
 // nothing behind.
 #pragma once
 
+#include "bench/support/memory.hpp"
 #include "bench/support/role.hpp"
 #include "bench/support/unique_fd.hpp"
 
@@ -57,6 +58,7 @@ class child_process {
 
   /// Its resident memory now, from /proc.
   std::uint64_t resident_bytes() const;
+  memory_use memory() const { return read_memory_use_of(pid_); }
 
   /// Ends the child and waits for it. Idempotent.
   void stop() noexcept;

@@ -43,10 +43,18 @@ listening_socket listen_on_loopback(std::uint16_t port, int extra_flags) {
   return {std::move(fd), ntohs(address.sin_port)};
 }
 
-unique_fd connect_to_loopback(std::uint16_t port) {
+unique_fd connect_to_loopback(std::uint16_t port, unsigned source) {
   const std::string where = "connect to 127.0.0.1:" + std::to_string(port);
   unique_fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   check(static_cast<bool>(fd), where);
+  if (source != 0) {
+    const int on = 1;  // the port is found when both ends are known
+    ::setsockopt(fd.get(), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    sockaddr_in from = loopback(0);
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + source);
+    check(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&from), sizeof from) == 0,
+          "bind to 127.0.0.1 + " + std::to_string(source));
+  }
   const sockaddr_in address = loopback(port);
   check(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0,
         where);

@@ -18,8 +18,9 @@ struct listening_socket {
 /// Listens on 127.0.0.1; port 0 takes a free one. `extra_flags` as for socket(2), SOCK_NONBLOCK say.
 listening_socket listen_on_loopback(std::uint16_t port, int extra_flags);
 
-/// Blocking, TCP_NODELAY.
-unique_fd connect_to_loopback(std::uint16_t port);
+/// Blocking, TCP_NODELAY. Ports for connections to one address are found slowly when most are taken: who opens many
+/// takes another source for each few thousand, 127.0.0.1 + source.
+unique_fd connect_to_loopback(std::uint16_t port, unsigned source = 0);
 
 void set_no_delay(int fd);
 

@@ -157,6 +157,18 @@ class TENDRIL_API socket_base {
 /// A connected stream socket of any family: reading and writing.
 class TENDRIL_API stream_socket : public socket_base {
  public:
+  /// Parks the calling fiber until a read would not wait: there are bytes, or the peer has ended its side, or the
+  /// connection is broken, which the read then tells. Who waits for the next request by this holds no buffer
+  /// meanwhile: a connection that idles costs its fiber's few frames. With several readers, another one may have
+  /// taken the bytes by the time of the read.
+  ///
+  /// \param ec  timed_out by the read deadline, operation_canceled, bad_file_descriptor once closed
+  /// \switch  yes, unless already readable; off a fiber, blocks the thread
+  /// \threads any number of waiters
+  /// \cost    one system call when readable, else two; no allocation
+  /// \source  poll(2)
+  void wait_readable();
+  void wait_readable(std::error_code& ec);
   /// Waits for at least one byte. 0: the peer has ended its side (or the buffer is empty).
   std::size_t read_some(mutable_buffer to);
   std::size_t read_some(mutable_buffer to, std::error_code& ec);

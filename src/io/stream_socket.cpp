@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Handles, and reading and writing of stream sockets.
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -46,6 +47,19 @@ void socket_base::set_write_timeout(std::chrono::nanoseconds timeout) noexcept {
 }
 
 // ---- reading
+
+void stream_socket::wait_readable(std::error_code& ec) {
+  operation op(ref_, direction::read, "wait_readable", ec);
+  if (!op.ok()) return;
+  op.run([&]() -> detail::attempt {
+    const long events = detail::sys_poll(op.fd(), POLLIN);
+    return {events == 0 ? -EAGAIN : events};
+  });
+}
+
+void stream_socket::wait_readable() {
+  detail::or_throw("wait_readable", ref_, [&](std::error_code& ec) { wait_readable(ec); });
+}
 
 std::size_t stream_socket::read_some(mutable_buffer to, std::error_code& ec) {
   operation op(ref_, direction::read, "read_some", ec);

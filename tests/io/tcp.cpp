@@ -370,6 +370,46 @@ TEST_SUITE("tcp") {
         [](std::size_t total) { CHECK(total == 200'000); });
   }
 
+  TEST_CASE("who waits for readability holds no buffer, and finds bytes, the end, or who closed") {
+    with_pollers(
+        [] {
+          tcp_pair t = make_tcp_pair();
+          std::vector<std::string> seen;
+          fiber reader([&] {
+            char byte = 0;
+            for (;;) {
+              t.server.wait_readable();
+              t.server.wait_readable();  // it still is
+              if (t.server.read_some(buffer(&byte, 1)) == 0) break;
+              seen.emplace_back(1, byte);
+            }
+            seen.emplace_back("end");
+          });
+          this_fiber::yield();
+          t.client.write_all(buffer("ab", 2));
+          this_fiber::yield();
+          t.client.write_all(buffer("c", 1));
+          t.client.shutdown(net::shutdown_mode::send);
+          reader.join();
+
+          tcp_pair idle = make_tcp_pair();
+          std::error_code ec;
+          fiber waiting([&] { idle.server.wait_readable(ec); });
+          this_fiber::yield();
+          idle.server.close();
+          waiting.join();
+          if (ec == std::errc::bad_file_descriptor) seen.emplace_back("closed");
+          tcp_pair silent = make_tcp_pair();
+          silent.client.set_read_timeout(std::chrono::milliseconds(1));
+          silent.client.wait_readable(ec);
+          if (ec == std::errc::timed_out) seen.emplace_back("timed out");
+          return seen;
+        },
+        [](const std::vector<std::string>& seen) {
+          CHECK(seen == std::vector<std::string>{"a", "b", "c", "end", "closed", "timed out"});
+        });
+  }
+
   TEST_CASE("a connection that is always ready lets others run") {
     with_pollers(
         [] {
