@@ -21,6 +21,9 @@
 // operation_aborted, and is always waited for, since it uses the caller's buffers. As everywhere in Asio, an
 // io_context that several threads run needs a strand for that.
 //
+// Buffers, and I/O objects that others use, must not be variables of a tasklet: they are used while it waits, when
+// others run at the addresses of its stack. Keep them on the heap.
+//
 // The handler runs on a thread of the io_context and only unparks the fiber. A thread may wait as well, and
 // blocks; if it is the only one that runs the io_context, for ever.
 #pragma once

@@ -39,6 +39,9 @@ TENDRIL_API std::error_code run_on_pool(pool_call& call);
 /// A stop request or an expired deadline takes f back while it is still queued; once it runs, the wait
 /// goes on to its end and its result is returned.
 ///
+/// f may refer to the caller's variables, on every kind of stack: a tasklet keeps its slot meanwhile, and others that
+/// are bound to it wait until f has ended. So f must not wait for fibers.
+///
 ///     auto hash = tendril::blocking([&] { return argon2(password); });
 ///
 /// \throws std::system_error  operation_canceled, timed_out: f was not run

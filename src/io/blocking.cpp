@@ -5,6 +5,7 @@
 #include <tendril/io.hpp>
 
 #include "io/pool_job.hpp"
+#include "sched/stack_hold.hpp"
 
 namespace tendril::detail {
 namespace {
@@ -48,6 +49,7 @@ std::error_code run_on_pool(pool_call& call) {
     job.reset(new work_job(call));
     if (const int status = job->submit(); status != 0) return uv_error(status);
   }
+  const stack_hold captures_stay;
   const outcome result = job->wait(true, "blocking");
   if (result == outcome::signalled) return {};
   job->cancel();

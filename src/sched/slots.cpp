@@ -162,9 +162,10 @@ bool slot_table::hold_resident(slot& s, fiber_core& r, made_runnable& out) noexc
   if (!r.park.try_hold()) return false;
   if (is_tasklet(r.stack_class) && r.affinity != affinity_thread &&
       (r.flags.load(std::memory_order_relaxed) & flag::away) == 0 && r.the_frame() != nullptr &&
-      tasklet_frame_of(r).home == &s) [[likely]]
+      tasklet_frame_of(r).home == &s && !tasklet_frame_of(r).stays) [[likely]]
     return true;
-  // Another fiber in the core of one that has ended here (invariant 3); or one whose thread is blocked on its stack.
+  // Another fiber in the core of one that has ended here (invariant 3); or one whose thread is blocked on its stack;
+  // or others use that (stack_hold.hpp).
   if (r.park.release_hold()) out.second = &r;
   return false;
 }
@@ -280,6 +281,7 @@ void slot_table::leave(fiber_core& c, slot_cache& mine, made_runnable& out) noex
   slot& s = *tasklet_frame_of(c).home;
   const std::lock_guard hold(s.lock);
   end_exclusive(s);
+  if (tasklet_frame_of(c).stays) return;  // it leaves at a later departure, for it stays wanted
   fiber_core* const next = next_waiting(s);
   if (next == nullptr && !strict_) {
     c.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);

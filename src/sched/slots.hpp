@@ -31,7 +31,8 @@
 //     call. Nobody waits for it, for nobody would be told. A quarter of the slots at most are, because the
 //     threads that keep shells may be idle; the calls beyond these share slots as other fibers do.
 //
-// A tasklet whose thread is blocked, or that is hot on a host, keeps its slot; those bound to the same slot wait.
+// A tasklet whose thread is blocked, that is hot on a host, or whose stack others use meanwhile (stack_hold.hpp), keeps
+// its slot; those bound to the same slot wait.
 // Copies are made on other stacks: by who wants to enter, or by who arrives after the departure. They are made under
 // the slot's lock, which is a spinlock whose waiters yield their threads: mostly a kilobyte, a microsecond at most.
 //
@@ -80,7 +81,9 @@ struct tasklet_frame : fiber_frame {
 
   slot* home = nullptr;  ///< null until it first runs
   bool started = false;  ///< there is a context to continue
-  stack_image image;     ///< its bytes, while it is away
+  bool stays =
+      false;  ///< in its slot, though it waits: stack_hold.hpp. Its own, and read while it is held
+  stack_image image;  ///< its bytes, while it is away
 };
 
 inline tasklet_frame& tasklet_frame_of(const fiber_core& c) noexcept {

@@ -106,6 +106,38 @@ TEST_SUITE("blocking") {
         [](bool elsewhere) { CHECK(elsewhere); });
   }
 
+  TEST_CASE("what the function refers to on a tasklet's stack stays there until it has ended") {
+    for (const bool strict : {false, true}) {
+      CAPTURE(strict);
+      runtime rt({.workers = 1,
+                  .stack = {stack_kind::tasklet},
+                  .tasklets = {.slots = 1, .strict = strict}});
+      const watchdog dog("blocking on a tasklet", &rt);
+      std::atomic<bool> inside{false}, go{false}, other_ran{false};
+      int result = 0;
+      bool in_turn = false;
+      rt.spawn([&] {
+        int local = 1;
+        blocking([&] {
+          inside = true;
+          while (!go) std::this_thread::yield();
+          ++local;
+        });
+        result = local;
+      });
+      while (!inside) std::this_thread::yield();
+      rt.spawn([&] {
+        in_turn = go;
+        other_ran = true;
+      });
+      while (rt.stats().tasklets.conflicts == 0 && !other_ran) std::this_thread::yield();
+      go = true;
+      rt.drain();
+      CHECK(result == 2);
+      CHECK(in_turn);
+    }
+  }
+
   TEST_CASE("cancelled while queued: not run; while running: its result") {
     struct seen {
       std::error_code queued;
@@ -266,7 +298,7 @@ TEST_SUITE("signals") {
   TEST_CASE("destroyed on another worker or thread, and after its runtime") {
     for (const poller_kind kind : {poller_kind::native, poller_kind::portable}) {
       std::unique_ptr<signal_set> late;
-      run({.workers = 2, .poller = kind}, [&] {
+      run_on_own_stack(runtime_options{.workers = 2, .poller = kind}, [&] {
         auto one = std::make_unique<signal_set>(std::initializer_list<int>{SIGUSR1});
         auto two = std::make_unique<signal_set>(std::initializer_list<int>{SIGUSR1});
         std::thread([&] { one.reset(); }).join();
