@@ -12,9 +12,11 @@
 #
 # KINDS: each suite once more for each of these kinds of stack, as `<group>.<suite>@<kind>`, labelled
 # on-<kind> as well, with TENDRIL_STACK=<kind> in its environment: what fibers get that do not name a
-# stack. The first entries of such a group, on reserved stacks, are labelled on-reserved.
+# stack (support/own_stack.hpp: who does). The first entries of such a group, on reserved stacks, are
+# labelled on-reserved.
 #
-#   tasklet    the same program
+#   tasklet    the same program; and again as @tasklet_strict, with TENDRIL_TASKLETS=strict, where whatever
+#              parks is copied out and spoiled at once. Under sanitizers this one alone: it is what they look at
 #   segmented  a second program of the same sources, test_<group>_segmented, compiled for segments:
 #              fibers on small segments run no other code. Not built where there are none, and under
 #              sanitizers, where segmented fibers get reserved stacks
@@ -25,18 +27,19 @@
 # Seconds that a suite of stress tests takes are for its own kind; the others look for what is theirs.
 set(TENDRIL_REPEATED_STRESS_SCALE 0.1)
 
-# tendril_test_entries(<program target> <suffix> <environment>...): registers the suites of a built
-# program; in the scope of tendril_test.
-macro(tendril_test_entries target kind)
-  set(script "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${kind}.cmake")
+# tendril_test_entries(<program target> <kind> <name> <environment>...): registers the suites of a built
+# program, as @<name> unless that is empty; in the scope of tendril_test.
+macro(tendril_test_entries target kind name)
+  set(environment ${ARGN})
+  set(script "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${name}.cmake")
   add_custom_command(TARGET ${target} POST_BUILD
     COMMAND "${CMAKE_COMMAND}"
       -D "PROGRAM=$<TARGET_FILE:${target}>"
       -D "GROUP=${group}"
-      -D "KIND=${kind}"
+      -D "KIND=${name}"
       -D "EXCEPT=${except_${kind}}"
       -D "LABELS=${labels_${kind}}"
-      -D "ENVIRONMENT=${environment_${kind}}"
+      -D "ENVIRONMENT=${environment}"
       -D "TIMEOUT=${arg_TIMEOUT}"
       -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}"
       -D "OUTPUT=${script}"
@@ -45,7 +48,7 @@ macro(tendril_test_entries target kind)
     VERBATIM)
 
   # Read by ctest when it starts, after the build; a program that was not built has no entries.
-  set(include "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${kind}_include.cmake")
+  set(include "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${name}_include.cmake")
   file(WRITE "${include}" "include(\"${script}\" OPTIONAL)\n")
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES "${include}")
 endmacro()
@@ -85,7 +88,7 @@ function(tendril_test group)
   if(arg_KINDS)
     list(APPEND labels_ on-reserved)
   endif()
-  tendril_test_entries(test_${group} "")
+  tendril_test_entries(test_${group} "" "")
 
   foreach(kind IN LISTS arg_KINDS)
     set(program test_${group})
@@ -102,8 +105,14 @@ function(tendril_test group)
       message(FATAL_ERROR "tendril_test(${group}): KINDS ${kind}: known are segmented and tasklet")
     endif()
     set(labels_${kind} ${arg_LABELS} on-${kind})
-    set(environment_${kind} TENDRIL_STACK=${kind}
-      TENDRIL_STRESS_SCALE=${TENDRIL_REPEATED_STRESS_SCALE})
-    tendril_test_entries(${program} ${kind})
+    set(repeated TENDRIL_STACK=${kind} TENDRIL_STRESS_SCALE=${TENDRIL_REPEATED_STRESS_SCALE})
+    if(NOT kind STREQUAL "tasklet" OR NOT TENDRIL_SANITIZE)
+      tendril_test_entries(${program} ${kind} ${kind} ${repeated})
+    endif()
+    # Groups that have been through the sanitizers that way.
+    set(sanitized sched sync)
+    if(kind STREQUAL "tasklet" AND (NOT TENDRIL_SANITIZE OR group IN_LIST sanitized))
+      tendril_test_entries(${program} ${kind} tasklet_strict ${repeated} TENDRIL_TASKLETS=strict)
+    endif()
   endforeach()
 endfunction()

@@ -3,6 +3,7 @@
 // Preconditions of the primitives that std leaves undefined and Tendril looks at: each broken one ends
 // the process and says which, and where.
 #include "support/forked.hpp"
+#include "support/own_stack.hpp"
 
 #include <tendril/barrier.hpp>
 #include <tendril/channel.hpp>
@@ -30,6 +31,7 @@ namespace {
 using namespace tendril;
 using test::child_result;
 using test::run_forked;
+using test::run_on_own_stack;
 
 struct broken {
   const char* says;
@@ -158,7 +160,7 @@ TEST_SUITE("contracts") {
 
   TEST_CASE("a recursive mutex is not another's to unlock") {
     const child_result r = run_forked([] {
-      run({.workers = 1}, [] {
+      run_on_own_stack(runtime_options{.workers = 1}, [] {
         recursive_mutex m;
         m.lock();
         fiber([&] { m.unlock(); }).join();
@@ -173,7 +175,7 @@ TEST_SUITE("contracts") {
     for (const bool sending : {false, true}) {
       CAPTURE(sending);
       const child_result r = run_forked([&] {
-        run({.workers = 1}, [&] {
+        run_on_own_stack(runtime_options{.workers = 1}, [&] {
           auto c = std::make_unique<channel<int>>();
           bool begun = false;
           fiber waiting([&, raw = c.get()] {

@@ -3,6 +3,7 @@
 // What the scheduler ends the process for, and what it says before: an exception that nobody takes, a
 // deadlock under deadlock_policy::abort, a broken contract. And the reports that end nothing.
 #include "support/forked.hpp"
+#include "support/own_stack.hpp"
 
 #include <tendril/detail/waiting.hpp>
 #include <tendril/fiber.hpp>
@@ -31,6 +32,7 @@ using namespace tendril;
 using test::child_result;
 using test::overheard_stderr;
 using test::run_forked;
+using test::run_on_own_stack;
 
 /// Parks for good.
 void wait_for_nothing(const char* reason) {
@@ -171,14 +173,17 @@ TEST_SUITE("deadlock") {
 
   TEST_CASE("is not reported while a timer is pending, nor while a fiber computes") {
     const child_result r = run_forked([] {
-      run({.workers = 2, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms}, [] {
-        fiber sleeper([] { this_fiber::sleep_for(300ms); });
-        fiber waiting([&] { sleeper.join(); });
-        waiting.join();
-        const auto end = std::chrono::steady_clock::now() + 200ms;
-        fiber idle([] { this_fiber::sleep_for(1ms); });
-        while (std::chrono::steady_clock::now() < end) std::this_thread::yield();
-      });
+      run_on_own_stack(
+          runtime_options{
+              .workers = 2, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms},
+          [] {
+            fiber sleeper([] { this_fiber::sleep_for(300ms); });
+            fiber waiting([&] { sleeper.join(); });
+            waiting.join();
+            const auto end = std::chrono::steady_clock::now() + 200ms;
+            fiber idle([] { this_fiber::sleep_for(1ms); });
+            while (std::chrono::steady_clock::now() < end) std::this_thread::yield();
+          });
     });
     CAPTURE(r.error_output);
     CHECK(r.exit_code == 0);
@@ -236,19 +241,21 @@ TEST_SUITE("deadlock") {
         const child_result r = run_forked([&] {
           int ends[2];
           if (::pipe(ends) != 0) std::_Exit(4);
-          run({.workers = workers, .on_deadlock = deadlock_policy::abort, .deadlock_grace = 20ms},
-              [&] {
-                std::atomic<bool> begun{false};
-                std::thread outside;
-                fiber waiting([&] { one.wait(ends[0], begun); });
-                while (!begun) this_fiber::yield();
-                outside = std::thread([&] {
-                  std::this_thread::sleep_for(300ms);
-                  one.end(ends[1]);
-                });
-                waiting.join();
-                outside.join();
-              });
+          run_on_own_stack(runtime_options{.workers = workers,
+                                           .on_deadlock = deadlock_policy::abort,
+                                           .deadlock_grace = 20ms},
+                           [&] {
+                             std::atomic<bool> begun{false};
+                             std::thread outside;
+                             fiber waiting([&] { one.wait(ends[0], begun); });
+                             while (!begun) this_fiber::yield();
+                             outside = std::thread([&] {
+                               std::this_thread::sleep_for(300ms);
+                               one.end(ends[1]);
+                             });
+                             waiting.join();
+                             outside.join();
+                           });
         });
         CAPTURE(r.error_output);
         CHECK(r.exit_code == 0);

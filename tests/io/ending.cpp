@@ -20,6 +20,7 @@
 
 #include "io/descriptor.hpp"
 #include "io/io_loop.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_pollers.hpp"
 
 using namespace tendril;
@@ -359,7 +360,7 @@ TEST_SUITE("io registration") {
       bool at_home, moved;
       int good;
     };
-    const seen s = rt.run([] {
+    const seen s = run_on_own_stack(rt, [] {
       tcp_pair t = make_tcp_pair();
       detail::descriptor& d = *detail::find_descriptor(t.server.native_handle());
       seen result{};
@@ -417,7 +418,7 @@ TEST_SUITE("io exhaustion" * doctest::skip(TENDRIL_ASAN != 0)) {
       REQUIRE(child >= 0);
       if (child == 0) {
         ::alarm(60);
-        const int result = run({.workers = 1, .poller = kind}, [] {
+        const int result = run_on_own_stack(runtime_options{.workers = 1, .poller = kind}, [] {
           tcp_listener listener(endpoint::loopback(0));
           int told = 0;
           listener.on_exhausted([&](std::error_code ec) {
@@ -454,7 +455,7 @@ TEST_SUITE("io exhaustion" * doctest::skip(TENDRIL_ASAN != 0)) {
     REQUIRE(child >= 0);
     if (child == 0) {
       ::alarm(60);
-      const int result = run({.workers = 1}, [] {
+      const int result = run_on_own_stack(runtime_options{.workers = 1}, [] {
         int good = 0;
         for (const bool by_close : {false, true}) {
           tcp_listener listener(endpoint::loopback(0));

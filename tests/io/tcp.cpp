@@ -463,7 +463,7 @@ TEST_SUITE("tcp") {
     for (const poller_kind kind : {poller_kind::native, poller_kind::portable}) {
       tcp_pair t;
       const runtime_options options{.workers = 1, .poller = kind};
-      run(options, [&] {
+      run_on_own_stack(options, [&] {
         t = make_tcp_pair();
         fiber reader([&] {
           char c;
@@ -473,7 +473,7 @@ TEST_SUITE("tcp") {
         t.client.write_all(buffer(std::string_view("1")));
         reader.join();
       });
-      const char got = run(options, [&] {
+      const char got = run_on_own_stack(options, [&] {
         char c = 0;
         fiber reader([&] { t.server.read_exactly(buffer(&c, 1)); });
         this_fiber::yield();

@@ -4,6 +4,7 @@
 // blocked or not, so that claims meet fibers as they enter the runtime, switch, wake, spawn, end, sleep and
 // do I/O. Every case counts its work; a worker with two holders, or a fiber lost between threads, hangs,
 // crashes or miscounts (and is a race to ThreadSanitizer).
+#include "support/own_stack.hpp"
 #include "support/stress.hpp"
 #include "support/with_pollers.hpp"
 #include "support/with_workers.hpp"
@@ -36,6 +37,8 @@ using tendril::fiber;
 using tendril::runtime;
 using tendril::runtime_options;
 using tendril::test::rounds;
+using tendril::test::run_on_own_stack;
+using tendril::test::stack_of_its_own;
 using tendril::test::stress_seed;
 using tendril::test::watchdog;
 namespace detail = tendril::detail;
@@ -119,7 +122,7 @@ TEST_SUITE("stress.blocked") {
       std::array<int, fibers> done{};
       int under_mutex = 0;
       std::atomic<int> children{0};
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         tendril::mutex m;
         tendril::channel<int> c(2);
         std::vector<fiber> all;
@@ -180,7 +183,7 @@ TEST_SUITE("stress.blocked") {
       std::atomic<int> handed{0};
       std::atomic<bool> astray{false};
       const auto workers = static_cast<int>(rt.workers());
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         tendril::channel<int> c(0);
         fiber producer({.affinity = 0}, [&] {
           std::minstd_rand random(static_cast<unsigned>(seed));
@@ -223,10 +226,10 @@ TEST_SUITE("stress.blocked") {
       std::atomic<int> echoed{0};
       {
         const robber r(rt, seed);
-        rt.run([&] {
+        run_on_own_stack(rt, [&] {
           std::vector<fiber> all;
           for (unsigned n = 0; n != 4; ++n)
-            all.emplace_back([&, n] {
+            all.emplace_back(stack_of_its_own(), [&, n] {
               std::minstd_rand random(static_cast<unsigned>(seed) + n);
               for (int i = 0; i != total / 50; ++i) {
                 auto both = tendril::test::make_tcp_pair();
@@ -265,7 +268,7 @@ TEST_SUITE("stress.blocked") {
     std::array<int, blockers> done{};
     std::atomic<int> idle_work{0};
     std::atomic<bool> closing{false};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       std::vector<fiber> all;
       for (unsigned n = 0; n != blockers; ++n)
         all.emplace_back([&, n] {

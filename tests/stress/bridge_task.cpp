@@ -103,7 +103,7 @@ TEST_SUITE("bridge_task") {
           tendril::promise<int> p;
           auto f = tendril::start(nest(2, p.get_future()), source.get_token());
           const auto own = static_cast<unsigned>(random());
-          tendril::fiber stopper([&source, own] {
+          tendril::fiber stopper([source, own]() mutable {
             std::minstd_rand r(own);
             dither(r);
             source.request_stop();

@@ -173,11 +173,12 @@ TEST_SUITE("future_races") {
     };
     run("future_races cancel", 80'000,
         [](auto& random, std::vector<promise<counted>> promises, auto& futures, account& a) {
-          std::vector<std::atomic<std::uint64_t>> calls(batch);
+          std::vector<std::atomic<std::uint64_t>> all_calls(batch);
+          const auto calls = all_calls.data();
           const bool early = random() % 2 == 0;
           if (early)
             for (std::size_t i = 0; i != batch; ++i) promises[i].on_cancel(hook(&calls[i]));
-          tendril::fiber setter([&, promises = std::move(promises)]() mutable {
+          tendril::fiber setter([&a, calls, early, promises = std::move(promises)]() mutable {
             for (std::size_t i = 0; i != batch; ++i) {
               promise<counted> p = std::move(promises[i]);
               if (!early) p.on_cancel(hook(&calls[i]));
@@ -212,7 +213,7 @@ TEST_SUITE("future_races") {
             }
           }
           setter.join();
-          for (const auto& c : calls)
+          for (const auto& c : all_calls)
             if (c > 1) ++a.wrong;
         });
     CHECK(hooks_alive == 0);
@@ -247,9 +248,9 @@ TEST_SUITE("future_races") {
           for (auto& f : futures) shared.push_back(f.share());
           tendril::fiber setter = set_all(std::move(promises), a, 9);
           std::vector<std::uint64_t> seen(batch);
-          tendril::fiber other([shared, &seen] {
+          tendril::fiber other([shared, to = seen.data()] {
             for (std::size_t i = 0; i != batch; ++i)
-              seen[i] = static_cast<std::uint64_t>(read(shared[i]));
+              to[i] = static_cast<std::uint64_t>(read(shared[i]));
           });
           for (std::size_t i = 0; i != batch; ++i) {
             std::int64_t got = 0;

@@ -40,7 +40,7 @@ TEST_SUITE("io stress") {
           std::atomic<std::uint64_t> bytes{0};
           std::vector<fiber> all;
           for (std::uint64_t k = 0; k != connections; ++k)
-            all.emplace_back([&, k] {
+            all.emplace_back(stack_of_its_own(), [&, k] {
               std::mt19937_64 random(seed + k);
               tcp_pair t = make_tcp_pair();
               std::uint64_t sent = 0;
@@ -110,7 +110,7 @@ TEST_SUITE("io stress") {
           std::atomic<int> wrong{0};
           std::vector<fiber> all;
           for (std::uint64_t k = 0; k != 16; ++k)
-            all.emplace_back([&, k] {
+            all.emplace_back(stack_of_its_own(), [&, k] {
               std::mt19937_64 random(seed + k);
               for (std::uint64_t i = 0; i != each; ++i) {
                 std::atomic<int> runs{0};

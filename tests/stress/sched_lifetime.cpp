@@ -4,6 +4,7 @@
 // steal them. Every fiber is counted in and out.
 #include "sched/registry.hpp"
 #include "sched/worker_thread.hpp"
+#include "support/own_stack.hpp"
 #include "support/stress.hpp"
 #include "support/with_workers.hpp"
 
@@ -26,6 +27,8 @@ using namespace std::chrono_literals;
 using tendril::fiber;
 using tendril::runtime;
 using tendril::test::rounds;
+using tendril::test::run_on_own_stack;
+using tendril::test::stack_of_its_own;
 using tendril::test::stress_seed;
 using tendril::test::watchdog;
 using tendril::test::with_workers;
@@ -84,7 +87,7 @@ TEST_SUITE("stress.sched.lifetime") {
     const watchdog dog("steal storm", &rt);
     const std::uint64_t bursts = rounds(500, 4);
     std::atomic<std::uint64_t> done{0};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       for (std::uint64_t b = 0; b != bursts; ++b) {
         std::vector<fiber> all;
         for (int i = 0; i != 64; ++i)
@@ -109,7 +112,7 @@ TEST_SUITE("stress.sched.lifetime") {
             {.workers = workers,
              .on_unhandled_exception = [&](std::string_view, std::exception_ptr) { ++unhandled; }});
         const watchdog dog("ends", &rt);
-        rt.run([&] {
+        run_on_own_stack(rt, [&] {
           std::minstd_rand random(static_cast<unsigned>(seed));
           for (std::uint64_t i = 0, n = rounds(20'000, 60); i != n; ++i) {
             const bool fails = random() % 2 == 0;
@@ -155,9 +158,9 @@ TEST_SUITE("stress.sched.lifetime") {
     with_workers([](runtime& rt) {
       std::atomic<std::uint64_t> ended{0};
       const std::uint64_t total = rounds(3'000, 10);
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         for (std::uint64_t i = 0; i != total; ++i) {
-          fiber f([&](std::stop_token t) {
+          fiber f(stack_of_its_own(), [&](std::stop_token t) {
             std::atomic<int> called{0};
             const std::stop_callback note(t, [&] { ++called; });
             for (int n = 0; n != 3 && !t.stop_requested(); ++n) this_fiber::yield();
@@ -194,7 +197,7 @@ TEST_SUITE("stress.sched.lifetime") {
           }
         }
       });
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         for (std::uint64_t i = 0, n = rounds(3'000, 20); i != n; ++i) {
           fiber a({.name = i % 2 == 0 ? "coming" : "going"}, [] { this_fiber::yield(); });
           fiber b([] { this_fiber::sleep_for(std::chrono::nanoseconds(1)); });

@@ -3,6 +3,7 @@
 // Parking and waking in their narrow windows: a wake-up before the park, during its commit, by several
 // wakers at once, by threads outside while workers go to sleep, by a timer that is being cancelled.
 // Every case counts; a lost wake-up hangs it, and the watchdog prints the runtime's state.
+#include "support/own_stack.hpp"
 #include "support/stress.hpp"
 #include "support/with_workers.hpp"
 
@@ -23,6 +24,7 @@ using namespace std::chrono_literals;
 using tendril::fiber;
 using tendril::runtime;
 using tendril::test::rounds;
+using tendril::test::run_on_own_stack;
 using tendril::test::stress_seed;
 using tendril::test::watchdog;
 using tendril::test::with_workers;
@@ -82,7 +84,7 @@ TEST_SUITE("stress.sched.parking") {
       constexpr std::uint64_t wakers = 3;
       const std::uint64_t total = rounds(80'000, 200);
       std::uint64_t passed = 0;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         counter_gate to_waiter, back[wakers];
         std::vector<fiber> all;
         all.emplace_back([&] {
@@ -151,7 +153,7 @@ TEST_SUITE("stress.sched.parking") {
     const watchdog dog("pinned ping-pong", &rt);
     const std::uint64_t total = rounds(10'000, 50);
     std::atomic<std::uint64_t> hops{0};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       constexpr std::size_t ring = 3;
       counter_gate gates[ring];
       std::vector<fiber> all;
@@ -178,7 +180,7 @@ TEST_SUITE("stress.sched.parking") {
       const std::uint64_t total = rounds(400, 2);
       constexpr std::size_t fibers = 32;
       std::atomic<std::uint64_t> slept{0}, canceled{0};
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::minstd_rand random(static_cast<unsigned>(seed));
         for (std::uint64_t i = 0; i != total; ++i) {
           std::vector<fiber> all;

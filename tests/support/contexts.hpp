@@ -54,7 +54,7 @@ class loop_thread {
 inline void wait_really() {
   tendril::promise<void> p;
   auto f = p.get_future();
-  tendril::fiber other([&] { p.set_value(); });
+  tendril::fiber other([p = std::move(p)]() mutable { p.set_value(); });
   // Not ready before the wait: the other fiber starts when this one parks, or is on another worker, where
   // it may be first. So wait for its end, too, which is a wait at least as often.
   f.get();

@@ -3,6 +3,7 @@
 // Runs a body wherever a thunk may be called.
 #pragma once
 
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/runtime.hpp>
@@ -14,12 +15,12 @@
 
 namespace tendril::test {
 
-/// The body returns what it has seen; on a fiber, on this thread, and on another one.
+/// The body returns what it has seen; on a fiber with a stack of its own, on this thread, and on another one.
 /// Afterwards no fiber is left.
 template <class Body>
 void everywhere(const std::string& expected, Body body) {
   with_workers([&](tendril::runtime& rt) {
-    CHECK(rt.run(body) == expected);
+    CHECK(run_on_own_stack(rt, body) == expected);
     CHECK(body() == expected);
     std::string on_thread;
     std::thread([&] { on_thread = body(); }).join();

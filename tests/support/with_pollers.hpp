@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Running a body as a fiber over both pollers, at 1 and 2 workers, with a watchdog.
+// Running a body as a fiber, on a stack of its own, over both pollers, at 1 and 2 workers, with a watchdog.
 //
 //     const auto lines = with_pollers([] { ...fibers, sockets...; return what_was_seen; });
 //
@@ -9,6 +9,7 @@
 
 #include <tendril/net.hpp>
 
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 namespace tendril::test {
@@ -24,7 +25,7 @@ void with_pollers(Body body, Check check) {
       const watchdog dog(std::string(portable ? "portable" : "native") + " poller, " +
                              std::to_string(workers) + " worker(s)",
                          &rt);
-      check(rt.run(body));
+      check(run_on_own_stack(rt, body));
       rt.drain();
     }
 }

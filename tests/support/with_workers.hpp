@@ -84,20 +84,21 @@ void with_workers(Body body) {
   with_workers({1, 2, 4}, std::move(body));
 }
 
-/// Starts `fibers` fibers and `threads` threads, calls f(index) on each, and joins all.
+/// Starts `fibers` fibers and `threads` threads, calls f(index) on each, and joins all. Called off fibers, or on
+/// one with a stack of its own.
 template <class F>
-void on_everyone(int fibers, int threads, F f) {
+void on_everyone(int fibers, int threads, F f, const fiber_options& options = {}) {
   std::vector<fiber> started;
   std::vector<std::thread> natives;
   started.reserve(static_cast<std::size_t>(fibers));
-  for (int i = 0; i != fibers; ++i) started.emplace_back([i, &f] { f(i); });
+  for (int i = 0; i != fibers; ++i) started.emplace_back(options, [i, &f] { f(i); });
   for (int i = 0; i != threads; ++i) natives.emplace_back([i, fibers, &f] { f(fibers + i); });
   for (fiber& one : started) one.join();
   for (std::thread& one : natives) one.join();
 }
 template <class F>
-void on_fibers(int fibers, F f) {
-  on_everyone(fibers, 0, std::move(f));
+void on_fibers(int fibers, F f, const fiber_options& options = {}) {
+  on_everyone(fibers, 0, std::move(f), options);
 }
 
 /// TENDRIL_SEED, else a fresh one; printed, so that a failure can be repeated.

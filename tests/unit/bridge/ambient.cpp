@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/allocations.hpp"
 #include "support/migration.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/ambient.hpp>
@@ -24,6 +25,7 @@ using tendril::ambient_mode;
 using tendril::ambient_scope;
 using tendril::ambient_values;
 using tendril::test::on_everyone;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 
 namespace {
@@ -171,7 +173,7 @@ TEST_SUITE("ambient") {
       ambient<int> a(-1);
       std::array<int, 8> seen{};
       a.set(1);  // this thread's
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         seen[0] = a.get();
         a.set(2);
         tendril::latch changed(1);
@@ -307,7 +309,7 @@ TEST_SUITE("ambient") {
     std::vector<int> seen;
     with_workers({2}, [&](tendril::runtime& rt) {
       ambient<std::shared_ptr<counted>> a;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         a.set(std::make_shared<counted>(alive));
         tendril::latch go(1);
         tendril::fiber child([&] { go.wait(); });

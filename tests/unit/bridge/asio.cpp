@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tendril/asio.hpp>
 
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/scope.hpp>
@@ -36,6 +37,7 @@ using asio::ip::tcp;
 using namespace std::chrono_literals;
 using tendril::use_fiber;
 using tendril::test::on_everyone;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 
 namespace {
@@ -88,36 +90,40 @@ TEST_SUITE("asio") {
     const asio::any_io_executor ex = io.context.get_executor();
     with_workers([&](tendril::runtime&) {
       std::atomic<int> right = 0;
-      on_everyone(3, 2, [&](int) {
-        const error_code bad = asio::error::eof;
-        completes_with<void()>(ex, use_fiber);
-        completes_with<void(error_code)>(ex, use_fiber, error_code());
-        right += completes_with<void(error_code, int)>(ex, use_fiber, error_code(), 3) == 3;
-        right += *completes_with<void(std::unique_ptr<int>)>(ex, use_fiber,
-                                                             std::make_unique<int>(4)) == 4;
-        right += completes_with<void(error_code, int, std::string)>(ex, use_fiber, error_code(), 5,
-                                                                    std::string("five")) ==
-                 std::tuple(5, std::string("five"));
-        right += error_of([&] { completes_with<void(error_code)>(ex, use_fiber, bad); }) == bad;
-        right +=
-            error_of([&] { completes_with<void(error_code, int)>(ex, use_fiber, bad, 1); }) == bad;
-        try {
-          completes_with<void(std::exception_ptr, int)>(
-              ex, use_fiber, std::make_exception_ptr(std::runtime_error("thrown")), 1);
-        } catch (const std::runtime_error& e) {
-          right += std::string(e.what()) == "thrown";
-        }
-        right += completes_with<void(error_code, int)>(ex, asio::as_tuple(use_fiber), bad, 6) ==
-                 std::tuple(bad, 6);
-        error_code ec;
-        right += completes_with<void(error_code, int)>(ex, asio::redirect_error(use_fiber, ec), bad,
-                                                       7) == 7;
-        right += ec == bad;
-        right += completes_with<void(error_code, int)>(ex, use_fiber[ec], error_code(), 8) == 8;
-        right += !ec;
-        completes_with<void(error_code)>(ex, use_fiber[ec], bad);
-        right += ec == bad;
-      });
+      on_everyone(
+          3, 2,
+          [&](int) {
+            const error_code bad = asio::error::eof;
+            completes_with<void()>(ex, use_fiber);
+            completes_with<void(error_code)>(ex, use_fiber, error_code());
+            right += completes_with<void(error_code, int)>(ex, use_fiber, error_code(), 3) == 3;
+            right += *completes_with<void(std::unique_ptr<int>)>(ex, use_fiber,
+                                                                 std::make_unique<int>(4)) == 4;
+            right += completes_with<void(error_code, int, std::string)>(ex, use_fiber, error_code(),
+                                                                        5, std::string("five")) ==
+                     std::tuple(5, std::string("five"));
+            right += error_of([&] { completes_with<void(error_code)>(ex, use_fiber, bad); }) == bad;
+            right += error_of([&] {
+                       completes_with<void(error_code, int)>(ex, use_fiber, bad, 1);
+                     }) == bad;
+            try {
+              completes_with<void(std::exception_ptr, int)>(
+                  ex, use_fiber, std::make_exception_ptr(std::runtime_error("thrown")), 1);
+            } catch (const std::runtime_error& e) {
+              right += std::string(e.what()) == "thrown";
+            }
+            right += completes_with<void(error_code, int)>(ex, asio::as_tuple(use_fiber), bad, 6) ==
+                     std::tuple(bad, 6);
+            error_code ec;
+            right += completes_with<void(error_code, int)>(ex, asio::redirect_error(use_fiber, ec),
+                                                           bad, 7) == 7;
+            right += ec == bad;
+            right += completes_with<void(error_code, int)>(ex, use_fiber[ec], error_code(), 8) == 8;
+            right += !ec;
+            completes_with<void(error_code)>(ex, use_fiber[ec], bad);
+            right += ec == bad;
+          },
+          stack_of_its_own());  // redirect_error has the completion write into a variable
       CHECK(right == 5 * 12);
     });
   }
@@ -145,17 +151,20 @@ TEST_SUITE("asio") {
           });
         }
       });
-      on_everyone(7, 1, [&](int i) {
-        tcp::socket socket(io.context);
-        socket.async_connect(address, use_fiber);
-        const std::string sent = "client " + std::to_string(i);
-        for (int n = 0; n != 20; ++n) {
-          const auto got = std::make_unique<std::string>(sent.size(), ' ');
-          asio::async_write(socket, asio::buffer(sent), use_fiber);
-          asio::async_read(socket, asio::buffer(*got), use_fiber);
-          echoed += *got == sent;
-        }
-      });
+      on_everyone(
+          7, 1,
+          [&](int i) {
+            tcp::socket socket(io.context);
+            socket.async_connect(address, use_fiber);
+            const std::string sent = "client " + std::to_string(i);
+            for (int n = 0; n != 20; ++n) {
+              const auto got = std::make_unique<std::string>(sent.size(), ' ');
+              asio::async_write(socket, asio::buffer(sent), use_fiber);
+              asio::async_read(socket, asio::buffer(*got), use_fiber);
+              echoed += *got == sent;
+            }
+          },
+          stack_of_its_own());  // composed operations refer to their socket
       server.join();
       rt.drain();
       CHECK(echoed == 8 * 20);
@@ -198,7 +207,8 @@ TEST_SUITE("asio") {
       std::vector<boost::system::error_code> codes(3);
       tendril::counting_semaphore<8> started(0);
       const auto waits = [&](std::size_t i, auto executor) {
-        return tendril::fiber([&, i, executor] {
+        // A timer's place in its queue is in the timer.
+        return tendril::fiber(stack_of_its_own(), [&, i, executor] {
           codes[i] = error_of([&] {
             asio::steady_timer timer(executor, 1h);
             started.release();
@@ -208,7 +218,7 @@ TEST_SUITE("asio") {
       };
       auto a = waits(0, io.context.get_executor());
       auto b = waits(1, asio::make_strand(io.context));
-      tendril::fiber c([&] {
+      tendril::fiber c(stack_of_its_own(), [&] {
         codes[2] = error_of([&] {
           const tendril::deadline_scope limit(1ms);
           asio::steady_timer timer(io.context, 1h);

@@ -3,6 +3,7 @@
 
 #include "support/allocations.hpp"
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -25,6 +26,7 @@ using namespace std::chrono_literals;
 using tendril::await;
 using tendril::await_callback;
 using tendril::test::on_everyone;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 
 namespace {
@@ -249,29 +251,32 @@ TEST_SUITE("await_std") {
   TEST_CASE("values, references, exceptions, deferred ones, shared ones") {
     with_workers([](tendril::runtime&) {
       std::atomic<int> right = 0;
-      on_everyone(3, 1, [&](int) {
-        std::promise<std::unique_ptr<int>> moving;
-        std::promise<int&> referring;
-        std::promise<void> failing;
-        std::promise<std::string> sharing;
-        auto a = moving.get_future();
-        auto b = referring.get_future();
-        auto c = failing.get_future();
-        auto d = sharing.get_future().share();
-        int target = 0;
-        std::thread setter([&] {
-          moving.set_value(std::make_unique<int>(7));
-          referring.set_value(target);
-          failing.set_exception(std::make_exception_ptr(std::runtime_error("std")));
-          sharing.set_value("shared");
-        });
-        right += *await(std::move(a)) == 7;
-        right += &await(b) == &target;
-        right += message_of([&] { await(std::move(c)); }) == "std";
-        right += await(d) == "shared" && await(std::move(d)) == "shared";
-        right += await(std::async(std::launch::deferred, [] { return 8; })) == 8;
-        setter.join();
-      });
+      on_everyone(
+          3, 1,
+          [&](int) {
+            std::promise<std::unique_ptr<int>> moving;
+            std::promise<int&> referring;
+            std::promise<void> failing;
+            std::promise<std::string> sharing;
+            auto a = moving.get_future();
+            auto b = referring.get_future();
+            auto c = failing.get_future();
+            auto d = sharing.get_future().share();
+            int target = 0;
+            std::thread setter([&] {
+              moving.set_value(std::make_unique<int>(7));
+              referring.set_value(target);
+              failing.set_exception(std::make_exception_ptr(std::runtime_error("std")));
+              sharing.set_value("shared");
+            });
+            right += *await(std::move(a)) == 7;
+            right += &await(b) == &target;
+            right += message_of([&] { await(std::move(c)); }) == "std";
+            right += await(d) == "shared" && await(std::move(d)) == "shared";
+            right += await(std::async(std::launch::deferred, [] { return 8; })) == 8;
+            setter.join();
+          },
+          stack_of_its_own());
       CHECK(right == 4 * 5);
     });
   }

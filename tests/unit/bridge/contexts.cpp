@@ -3,6 +3,7 @@
 // Which context is in force, and where what follows a wait runs.
 #include "support/contexts.hpp"
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -38,6 +39,7 @@ using tendril::loop_context;
 using tendril::synchronization_context;
 using tendril::throttling_context;
 using tendril::use_context;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 using namespace tendril::test;
 
@@ -172,7 +174,7 @@ TEST_SUITE("contexts") {
     tendril::runtime rt({.workers = 1});
     loop_context loop;  // nobody runs it
     bool locked = false;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       tendril::mutex m;
       tendril::shared_mutex s;
       m.lock();
@@ -216,7 +218,7 @@ TEST_SUITE("contexts") {
     with_workers([](tendril::runtime& rt) {
       loop_thread ui;
       std::atomic<int> done{0};
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         tendril::task_scope all;
         for (int i = 0; i != 50; ++i)
           all.spawn([&] {

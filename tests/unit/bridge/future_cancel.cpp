@@ -2,6 +2,7 @@
 //
 // Cancelling from the reader's side: who is told, once, and what the reader gets.
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/future.hpp>
@@ -21,6 +22,7 @@
 
 using namespace std::chrono_literals;
 using tendril::test::error_of;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 
 TEST_SUITE("future_cancel") {
@@ -38,7 +40,7 @@ TEST_SUITE("future_cancel") {
       CHECK(stubborn.request_stop());
       CHECK(stubborn.get() == 5);
 
-      auto by_token = tendril::async([] {
+      auto by_token = tendril::async(stack_of_its_own(), [] {
         const std::stop_token stop = tendril::this_fiber::get_stop_token();
         std::atomic<bool> told = false;
         const std::stop_callback callback(stop, [&] { told = true; });

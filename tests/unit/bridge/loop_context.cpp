@@ -3,6 +3,7 @@
 // loop_context: order, threads, stopping, what is left.
 #include "support/contexts.hpp"
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -38,6 +39,7 @@ using tendril::loop_context;
 using tendril::synchronization_context;
 using tendril::throttling_context;
 using tendril::use_context;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 using namespace tendril::test;
 
@@ -150,7 +152,7 @@ TEST_SUITE("loop_context") {
     with_workers([](tendril::runtime& rt) {
       loop_context loop({.on_self_wait = tendril::self_wait_policy::ignore});
       std::vector<int> order;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         turn t;
         loop.post([&] {
           t.take();

@@ -2,6 +2,7 @@
 #include <tendril/task.hpp>
 
 #include "support/allocations.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/ambient.hpp>
@@ -25,6 +26,7 @@ using tendril::await;
 using tendril::task;
 using tendril::test::on_everyone;
 using tendril::test::on_fibers;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 
 namespace {
@@ -105,15 +107,18 @@ TEST_SUITE("task") {
   TEST_CASE("awaits futures that others complete") {
     with_workers([](tendril::runtime&) {
       std::atomic<int> sum = 0;
-      on_everyone(4, 2, [&](int) {
-        for (int n = 0; n != 50; ++n) {
-          tendril::promise<int> p;
-          auto t = get(p.get_future());
-          tendril::fiber setter([&p, n] { p.set_value(n); });
-          sum += await(std::move(t));
-          setter.join();
-        }
-      });
+      on_everyone(
+          4, 2,
+          [&](int) {
+            for (int n = 0; n != 50; ++n) {
+              tendril::promise<int> p;
+              auto t = get(p.get_future());
+              tendril::fiber setter([&p, n] { p.set_value(n); });
+              sum += await(std::move(t));
+              setter.join();
+            }
+          },
+          stack_of_its_own());
       CHECK(sum == 6 * 49 * 50 / 2);
     });
   }
@@ -240,7 +245,8 @@ TEST_SUITE("task") {
       for (auto& f : all) f.get();
     };
     domino();
-    with_workers({1, 2}, [&](tendril::runtime& rt) { rt.run(domino); });
+    with_workers({1, 2},
+                 [&](tendril::runtime& rt) { tendril::test::run_on_own_stack(rt, domino); });
   }
 
   TEST_CASE("empty tasks say so") {

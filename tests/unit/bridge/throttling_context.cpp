@@ -3,6 +3,7 @@
 // throttling_context: how many at a time.
 #include "support/contexts.hpp"
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -38,6 +39,7 @@ using tendril::loop_context;
 using tendril::synchronization_context;
 using tendril::throttling_context;
 using tendril::use_context;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 using namespace tendril::test;
 
@@ -65,7 +67,7 @@ TEST_SUITE("throttling_context") {
         static tendril::counting_semaphore<>* the_gate;
         the_gate = &gate;
         constexpr int n = 40;
-        rt.run([&] {
+        run_on_own_stack(rt, [&] {
           throttling_context throttle(limit);
           for (int i = 0; i != n; ++i)
             throttle.post({[](void* p) noexcept {
@@ -117,7 +119,7 @@ TEST_SUITE("throttling_context") {
   TEST_CASE("fibers that wait in a throttle of one all go on") {
     with_workers([](tendril::runtime& rt) {
       std::atomic<int> done{0};
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         throttling_context throttle(1);
         tendril::task_scope all;
         for (int i = 0; i != 20; ++i)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The example of docs/bridges.md, between the marks, word for word; a test compares them.
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/fiber.hpp>
@@ -60,7 +61,7 @@ TEST_SUITE("thunk_docs") {
         seen += second.is_ready() ? " ready " : " pending ";
         return seen + std::to_string(second.get());
       };
-      CHECK(rt.run(ask) == "pending 3 ready 3");
+      CHECK(tendril::test::run_on_own_stack(rt, ask) == "pending 3 ready 3");
       CHECK(ask() == "pending 3 ready 3");
     });
   }

@@ -4,6 +4,7 @@
 // needs its worker has happened: one that fails hangs, and the watchdog says so. None depends on how long
 // the monitor takes.
 #include "support/forked.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include "platform/barrier.hpp"
@@ -43,6 +44,7 @@ using tendril::runtime;
 using tendril::runtime_options;
 using tendril::test::child_result;
 using tendril::test::run_forked;
+using tendril::test::run_on_own_stack;
 using tendril::test::watchdog;
 namespace detail = tendril::detail;
 namespace this_fiber = tendril::this_fiber;
@@ -139,7 +141,7 @@ TEST_SUITE("blocked") {
   TEST_CASE("timers of a blocked fiber's worker fire") {
     runtime rt(quiet(1));
     const watchdog dog("timers", &rt);
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       const block b;
       std::atomic<bool> sleeping{false};
       fiber sleeper([&] {
@@ -161,7 +163,7 @@ TEST_SUITE("blocked") {
       runtime rt(o);
       const watchdog dog("sockets", &rt);
       std::size_t got = 0;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         const block b;
         tendril::net::tcp_listener listener(tendril::net::endpoint::loopback(0));
         std::atomic<bool> waiting{false};
@@ -344,7 +346,7 @@ TEST_SUITE("blocked") {
     runtime rt(quiet(2));
     const watchdog dog("affinity", &rt);
     std::vector<int> seen;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       for (const int home : {0, 1, 1, 0}) {
         fiber bound(fiber_options{.affinity = home}, [&] {
           const block b;
@@ -382,7 +384,7 @@ TEST_SUITE("blocked") {
     runtime rt(quiet(2));
     const watchdog dog("many at once", &rt);
     std::atomic<int> inside{0};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       const block b;
       std::vector<fiber> all;
       for (int i = 0; i != most; ++i)
@@ -418,7 +420,7 @@ TEST_SUITE("blocked") {
       runtime outer(quiet(1));
       const watchdog dog("two runtimes", &outer);
       int inner_result = 0;
-      outer.run([&] {
+      run_on_own_stack(outer, [&] {
         const block b;
         fiber other([&] { b.release(); });
         inner_result = tendril::run(quiet(1), [&] {
@@ -443,7 +445,7 @@ TEST_SUITE("blocked") {
       enough = true;
     });
     bool alone = false;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       bool other_ran = false;
       fiber other([&] { other_ran = true; });
       started = true;
@@ -661,7 +663,7 @@ TEST_SUITE("pinned") {
     const watchdog dog("pinned deadlines", &rt);
     bool slept = false, timed_out = false, canceled = false;
     std::atomic<bool> expired{false};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       tendril::counting_semaphore<> never(0);
       fiber f([&] {
         pin_thread();
@@ -741,7 +743,7 @@ TEST_SUITE("pinned") {
     runtime rt(quiet(2));
     const watchdog dog("pinned to pinned", &rt);
     int sum = 0;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       tendril::channel<int> there(0), back(0);
       fiber a([&] {
         pin_thread();

@@ -2,6 +2,7 @@
 //
 // Nobody who is runnable waits for ever: whatever the others do. Each case ends because the fiber in
 // question has run; one that fails hangs, and the watchdog says so.
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/detail/waiting.hpp>
@@ -17,6 +18,7 @@ namespace {
 
 using tendril::fiber;
 using tendril::runtime;
+using tendril::test::run_on_own_stack;
 using tendril::test::watchdog;
 namespace detail = tendril::detail;
 namespace this_fiber = tendril::this_fiber;
@@ -55,7 +57,7 @@ TEST_SUITE("fairness") {
     runtime rt({.workers = 1});
     const watchdog dog("ping-pong against a third", &rt);
     int yields = 0;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       ping_pong game;
       fiber a([&] { game.play(0); });
       fiber b([&] { game.play(1); });
@@ -72,7 +74,7 @@ TEST_SUITE("fairness") {
   TEST_CASE("yield lets every other runnable fiber run before its caller again") {
     runtime rt({.workers = 1});
     std::vector<int> order;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       std::vector<fiber> all;
       int started = 0;
       for (int i = 0; i != 3; ++i)
@@ -94,7 +96,7 @@ TEST_SUITE("fairness") {
     runtime rt({.workers = 1});
     const watchdog dog("the oldest unstarted fiber", &rt);
     bool ran = false;
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       std::atomic<bool> done{false};
       tendril::spawn([&] { done = ran = true; });
       for (int i = 0; i != 10'000 && !done; ++i) {
@@ -109,7 +111,7 @@ TEST_SUITE("fairness") {
   TEST_CASE("a pinned fiber runs although others keep yielding and new ones keep coming") {
     runtime rt({.workers = 2});
     const watchdog dog("a pinned fiber", &rt);
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       std::atomic<int> ran{0};
       std::atomic<bool> closing{false};
       std::vector<fiber> noise;
@@ -167,7 +169,7 @@ TEST_SUITE("fairness") {
     runtime rt({.workers = 2});
     const watchdog dog("behind a hog", &rt);
     std::atomic<int> ran{0};
-    rt.run([&] {
+    run_on_own_stack(rt, [&] {
       std::atomic<detail::waiter*> parked{nullptr};
       std::atomic<bool> wake{false};
       fiber woken([&] {

@@ -2,6 +2,7 @@
 //
 // tendril::fiber against the interface of std::jthread, and the calling fiber's own affairs.
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/error.hpp>
@@ -29,6 +30,7 @@ using tendril::fiber;
 using tendril::runtime;
 using tendril::test::error_of;
 using tendril::test::message_of;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 namespace this_fiber = tendril::this_fiber;
 
@@ -45,7 +47,7 @@ TEST_SUITE("fiber") {
     with_workers([](runtime& rt) {
       std::string text;
       int number = 21, moved = 0, by_reference = 0;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         char array[] = "decayed";
         fiber a([&](std::string s) { text = std::move(s); }, array);
         fiber b([&](std::unique_ptr<int> p) { moved = *p; }, std::make_unique<int>(7));
@@ -97,7 +99,7 @@ TEST_SUITE("fiber") {
     with_workers([](runtime& rt) {
       bool stopped = false, same = false;
       int argument = 0;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> started{false};
         fiber f(
             [&](std::stop_token t, int n) {
@@ -140,7 +142,7 @@ TEST_SUITE("fiber") {
   TEST_CASE("joining what is not joinable, and oneself, is refused") {
     with_workers([](runtime& rt) {
       std::error_code none, twice_joined, self;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         fiber empty;
         none = error_of([&] { empty.join(); });
         fiber f([] {});
@@ -183,7 +185,7 @@ TEST_SUITE("fiber") {
   TEST_CASE("the destructor requests stop, waits, and drops the exception") {
     with_workers([](runtime& rt) {
       bool ended = false;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> started{false};
         {
           fiber f([&] {
@@ -205,7 +207,7 @@ TEST_SUITE("fiber") {
   TEST_CASE("move, move assignment and swap") {
     with_workers([](runtime& rt) {
       bool first_ended = false, moved_from = false, swapped = false, same_id = false;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> started{false};
         fiber a([&](std::stop_token t) {
           started = true;
@@ -237,7 +239,7 @@ TEST_SUITE("fiber") {
     with_workers([](runtime& rt) {
       std::error_code canceled;
       bool joined = false;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> release{false}, waiting{false};
         fiber outer([&] {
           fiber inner([&] { wait_for(release); });
@@ -263,7 +265,7 @@ TEST_SUITE("fiber") {
       std::set<tendril::fiber_id> ids;
       constexpr std::size_t count = 1000;
       bool consistent = true;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::mutex mutex;
         for (std::size_t batch = 0; batch != 10; ++batch) {
           std::vector<fiber> all;

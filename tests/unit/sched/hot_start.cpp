@@ -2,6 +2,7 @@
 //
 // Fibers that start as calls: what is theirs and what is the caller's, wherever the caller runs. Order is made by
 // promises: who waits for one has left its host, and goes on when the test says so.
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include "sched/poller.hpp"
@@ -38,6 +39,7 @@ using tendril::future;
 using tendril::promise;
 using tendril::runtime;
 using tendril::thunk;
+using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 namespace detail = tendril::detail;
 namespace this_fiber = tendril::this_fiber;
@@ -77,11 +79,11 @@ std::string exceptions_now() {
   return what(std::current_exception()) + "/" + std::to_string(std::uncaught_exceptions());
 }
 
-/// On a fiber, and on this thread.
+/// On a fiber with a stack of its own, and on this thread.
 template <class Body>
 void everywhere(const std::string& expected, Body body) {
   with_workers([&](runtime& rt) {
-    CHECK(rt.run(body) == expected);
+    CHECK(run_on_own_stack(rt, body) == expected);
     CHECK(body() == expected);
   });
 }
@@ -236,7 +238,7 @@ TEST_SUITE("hot_start") {
         return first != mine && second != mine && second != first && before == after &&
                before != second && before != tendril::fiber_id() && mine == this_fiber::get_id();
       };
-      CHECK(rt.run(body));
+      CHECK(run_on_own_stack(rt, body));
       CHECK(body());
     });
   }
@@ -494,7 +496,7 @@ TEST_SUITE("hot_start") {
   TEST_CASE("the caller moves to another worker while it waits") {
     runtime rt({.workers = 2});
     const tendril::test::watchdog dog("migration", &rt);
-    const bool right = rt.run([] {
+    const bool right = run_on_own_stack(rt, [] {
       bool good = true;
       for (int i = 0; i != 200; ++i) {
         promise<int> gate;

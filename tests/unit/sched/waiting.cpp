@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sleeping and stop requests: the two things that end a wait besides its signal.
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/scope.hpp>
@@ -18,6 +19,8 @@ namespace {
 using namespace std::chrono_literals;
 using tendril::fiber;
 using tendril::runtime;
+using tendril::test::run_on_own_stack;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 using steady = std::chrono::steady_clock;
 namespace this_fiber = tendril::this_fiber;
@@ -64,7 +67,7 @@ TEST_SUITE("sleeping") {
     // another: again then, with more time.
     for (auto lead = 20ms; !armed_in_time; lead *= 2) {
       order.clear();
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::vector<fiber> all;
         int started = 0;
         const auto base = steady::now() + lead;
@@ -86,7 +89,7 @@ TEST_SUITE("sleeping") {
   TEST_CASE("a deadline that is armed after a later one is not held up by it") {
     with_workers([](runtime& rt) {
       bool canceled = false;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> sleeping{false};
         fiber later([&] {
           sleeping = true;
@@ -155,7 +158,7 @@ TEST_SUITE("stop_request") {
   TEST_CASE("is seen when made before the start, while running and while parked, and counts once") {
     with_workers([](runtime& rt) {
       bool before = false, running = false, parked = false, first = false, second = true;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         {
           fiber f([&] { before = this_fiber::stop_requested() && sleep_is_canceled(1h); });
           first = f.request_stop();
@@ -192,9 +195,10 @@ TEST_SUITE("stop_request") {
   TEST_CASE("through a copied stop_source, with callbacks, before and after the end") {
     with_workers([](runtime& rt) {
       bool canceled = false, called = false, late = true;
-      rt.run([&] {
+      run_on_own_stack(rt, [&] {
         std::atomic<bool> sleeping{false};
-        fiber f([&] {
+        // The callback is on its stack, for whoever requests the stop.
+        fiber f(stack_of_its_own(), [&] {
           const std::stop_callback note(this_fiber::get_stop_token(), [&] { called = true; });
           sleeping = true;
           canceled = sleep_is_canceled(1h);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/errors.hpp"
+#include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/channel.hpp>
@@ -16,6 +17,7 @@
 using namespace std::chrono_literals;
 using tendril::test::error_of;
 using tendril::test::on_fibers;
+using tendril::test::stack_of_its_own;
 using tendril::test::with_workers;
 
 TEST_SUITE("deadline_scope") {
@@ -84,17 +86,20 @@ TEST_SUITE("task_scope") {
     with_workers([](tendril::runtime&) {
       int ran = 0;
       std::atomic<int> ended = 0;
-      on_fibers(1, [&](int) {
-        tendril::task_scope scope;
-        for (int i = 0; i != 50; ++i)
-          scope.spawn([&] {
-            tendril::this_fiber::yield();
-            scope.spawn([&] { ++ended; });
-            ++ended;
-          });
-        scope.join();
-        ran = ended;
-      });
+      on_fibers(
+          1,
+          [&](int) {
+            tendril::task_scope scope;
+            for (int i = 0; i != 50; ++i)
+              scope.spawn([&] {
+                tendril::this_fiber::yield();
+                scope.spawn([&] { ++ended; });
+                ++ended;
+              });
+            scope.join();
+            ran = ended;
+          },
+          stack_of_its_own());
       CHECK(ran == 100);
       tendril::task_scope on_thread;
       on_thread.spawn([&] { ++ended; });
@@ -107,22 +112,25 @@ TEST_SUITE("task_scope") {
     with_workers([](tendril::runtime&) {
       std::string message;
       std::atomic<int> canceled = 0;
-      on_fibers(1, [&](int) {
-        tendril::channel<int> never;
-        tendril::task_scope scope;
-        for (int i = 0; i != 20; ++i)
-          scope.spawn([&] {
-            const std::error_code ec = error_of([&] { never.receive(); });
-            canceled += ec == std::errc::operation_canceled;
-            if (ec) throw std::system_error(ec);
-          });
-        scope.spawn([] { throw std::runtime_error("first"); });
-        try {
-          scope.join();
-        } catch (const std::exception& e) {
-          message = e.what();
-        }
-      });
+      on_fibers(
+          1,
+          [&](int) {
+            tendril::channel<int> never;
+            tendril::task_scope scope;
+            for (int i = 0; i != 20; ++i)
+              scope.spawn([&] {
+                const std::error_code ec = error_of([&] { never.receive(); });
+                canceled += ec == std::errc::operation_canceled;
+                if (ec) throw std::system_error(ec);
+              });
+            scope.spawn([] { throw std::runtime_error("first"); });
+            try {
+              scope.join();
+            } catch (const std::exception& e) {
+              message = e.what();
+            }
+          },
+          stack_of_its_own());
       CHECK(message == "first");
       CHECK(canceled == 20);
     });
@@ -132,20 +140,23 @@ TEST_SUITE("task_scope") {
     with_workers([](tendril::runtime&) {
       std::atomic<int> ended = 0;
       bool passed = false;
-      on_fibers(1, [&](int) {
-        tendril::channel<int> never;
-        try {
-          tendril::task_scope scope;
-          for (int i = 0; i != 10; ++i)
-            scope.spawn([&] {
-              error_of([&] { never.receive(); });
-              ++ended;
-            });
-          throw std::runtime_error("out");
-        } catch (const std::runtime_error&) {
-          passed = ended == 10;
-        }
-      });
+      on_fibers(
+          1,
+          [&](int) {
+            tendril::channel<int> never;
+            try {
+              tendril::task_scope scope;
+              for (int i = 0; i != 10; ++i)
+                scope.spawn([&] {
+                  error_of([&] { never.receive(); });
+                  ++ended;
+                });
+              throw std::runtime_error("out");
+            } catch (const std::runtime_error&) {
+              passed = ended == 10;
+            }
+          },
+          stack_of_its_own());
       CHECK(passed);
     });
   }
@@ -170,7 +181,7 @@ TEST_SUITE("task_scope") {
       std::atomic<int> ended = 0;
       std::error_code joined;
       int seen = 0;
-      tendril::fiber owner([&] {
+      tendril::fiber owner(stack_of_its_own(), [&] {
         tendril::channel<int> never;
         tendril::task_scope scope;
         for (int i = 0; i != 10; ++i)
@@ -193,25 +204,28 @@ TEST_SUITE("task_scope") {
       std::atomic<int> timed_out = 0;
       std::atomic<int> canceled = 0;
       std::error_code joined;
-      on_fibers(1, [&](int) {
-        tendril::channel<int> never;
-        {
-          const tendril::deadline_scope limit(2ms);
-          tendril::task_scope scope;
-          for (int i = 0; i != 5; ++i)
+      on_fibers(
+          1,
+          [&](int) {
+            tendril::channel<int> never;
+            {
+              const tendril::deadline_scope limit(2ms);
+              tendril::task_scope scope;
+              for (int i = 0; i != 5; ++i)
+                scope.spawn([&] {
+                  const std::error_code ec = error_of([&] { never.receive(); });
+                  timed_out += ec == std::errc::timed_out || ec == std::errc::operation_canceled;
+                });
+              joined = error_of([&] { scope.join(); });
+            }
+            tendril::task_scope scope;
+            scope.cancel();
             scope.spawn([&] {
-              const std::error_code ec = error_of([&] { never.receive(); });
-              timed_out += ec == std::errc::timed_out || ec == std::errc::operation_canceled;
+              canceled += error_of([&] { never.receive(); }) == std::errc::operation_canceled;
             });
-          joined = error_of([&] { scope.join(); });
-        }
-        tendril::task_scope scope;
-        scope.cancel();
-        scope.spawn([&] {
-          canceled += error_of([&] { never.receive(); }) == std::errc::operation_canceled;
-        });
-        scope.join();
-      });
+            scope.join();
+          },
+          stack_of_its_own());
       CHECK(timed_out == 5);
       CHECK((!joined || joined == std::errc::timed_out));
       CHECK(canceled == 1);
