@@ -116,7 +116,8 @@ bool descriptor::begin_close(std::uint32_t generation, std::uint64_t bits) noexc
   return true;
 }
 
-int descriptor::finish_close(bool keep) noexcept {
+/// Out of line: leave(), which every operation calls, must name no unsplit code (platform/split_stack.hpp).
+[[gnu::noinline]] int descriptor::finish_close(bool keep) noexcept {
   int number;
   {
     std::lock_guard hold(lock_);

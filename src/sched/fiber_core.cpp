@@ -30,14 +30,18 @@ std::mutex& extras_mutex() {
 
 std::atomic<std::uint64_t> next_fiber_id{1};
 
+/// Out of line: who names unsplit code is moved to a larger segment each time it is entered.
+[[noreturn, gnu::noinline]] void throw_no_runtime() {
+  throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
+}
+
 void start_on(fiber_core* c, scheduler* s, waiter* marker) {
   try {
     const worker_use here;
     const worker_thread* const t = here.thread();
     if (s == nullptr) {
       s = t != nullptr ? &t->owner : latest_scheduler();
-      if (s == nullptr)
-        throw std::system_error(make_error_code(errc::no_runtime), "tendril: starting a fiber");
+      if (s == nullptr) throw_no_runtime();
     }
     if (c->stack_class == stack_class_default) c->stack_class = s->default_stack_class();
     c->done.reset(marker);

@@ -46,6 +46,8 @@
 #include "stack/segmented.hpp"
 #include "stack/stack_choice.hpp"
 
+#include <tendril/detail/native_stack.hpp>
+
 #include <condition_variable>
 #include <cstdint>
 #include <thread>
@@ -116,13 +118,18 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   bool stays() const noexcept { return pins != 0 || on_own_stack(); }
   bool on_own_stack() const noexcept {
     if constexpr (segments_built)
-      return is_segmented(current->stack_class) && platform::tendril_on_pinned_stack();
+      return is_segmented(current->stack_class) && !surely_off_native_stack() &&
+             platform::tendril_on_pinned_stack();
     return false;
   }
 
-  /// Neither pinned nor hot. Without a call: false for a segmented fiber, too.
+  /// Neither pinned nor hot. Without a call; false says nothing where segments have been entered from the
+  /// thread's own stack.
   bool surely_goes() const noexcept {
-    return pins == 0 && !(segments_built && is_segmented(current->stack_class));
+    if (pins != 0) return false;
+    if constexpr (segments_built)
+      return !is_segmented(current->stack_class) || surely_off_native_stack();
+    return true;
   }
 
   // What its fiber's stack grows by: from the cache of the worker that it holds, or from the runtime.

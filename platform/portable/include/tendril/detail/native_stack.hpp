@@ -12,6 +12,9 @@ namespace tendril::detail {
 /// Whether native_call can find the caller on a segmented stack at all in this build.
 inline constexpr bool has_native_stacks = false;
 
+/// Whether a fiber on a segmented stack surely has no frames on its thread's native stack.
+inline bool surely_off_native_stack() noexcept { return true; }
+
 /// NoThrow: f does not throw, or the program ends.
 template <bool NoThrow, class F, class... Args>
 [[gnu::always_inline]] inline std::invoke_result_t<F, Args...> call_on_native_stack(

@@ -127,6 +127,18 @@ struct native_stack {
   return true;
 }
 
+/// Whether the calling fiber, which is on a segmented stack, surely has no frames on its thread's native stack.
+/// Without a look at a segment, which would be a miss each time a fiber parks; false says nothing.
+[[gnu::always_inline]] inline bool surely_off_native_stack() noexcept {
+  std::uintptr_t limit;
+  std::uintptr_t stacks;
+  std::uintptr_t native;
+  asm volatile("movq %%fs:0x70, %0" : "=r"(limit));
+  asm("movq tendril_thread_stacks@gottpoff(%%rip), %0" : "=r"(stacks));
+  asm volatile("movq %%fs:40(%1), %0" : "=r"(native) : "r"(stacks));
+  return (limit & 31) != 0 && native != 0;
+}
+
 // --- being there ---------------------------------------------------------------------------------
 
 /// While it lives, the calling function runs on the native stack: what is called meanwhile does.
