@@ -90,6 +90,13 @@ void spoil_stack(std::byte* low, std::byte* top) noexcept {
   poison(low, bytes);
 }
 
+__attribute__((no_sanitize("address", "thread"), noinline)) const std::byte* find_unspoiled(
+    const std::byte* low, const std::byte* top) noexcept {
+  for (; low != top; ++low)
+    if (*static_cast<const volatile std::byte*>(low) != std::byte{0xDB}) return low;
+  return nullptr;
+}
+
 void unspoil_stack(std::byte* low, std::byte* top) noexcept {
   unpoison(low, static_cast<std::size_t>(top - low));
 }

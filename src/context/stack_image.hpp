@@ -47,6 +47,8 @@ class stack_image {
 /// Overwrites the bytes of a stack that was captured, so that whoever uses one of them is found out: under
 /// AddressSanitizer at once, else by what he reads.
 void spoil_stack(std::byte* low, std::byte* top) noexcept;
+/// The first byte of a stack that was spoiled and is not as it was left; null: there is none.
+const std::byte* find_unspoiled(const std::byte* low, const std::byte* top) noexcept;
 /// Before anybody runs there again.
 void unspoil_stack(std::byte* low, std::byte* top) noexcept;
 

@@ -89,6 +89,8 @@ inline constexpr std::uint32_t slot_wanted = 32;
 inline constexpr std::uint32_t elsewhere = 128;
 inline constexpr std::uint32_t old = 64;  ///< reported in this epoch, has not run since: parked.hpp
 inline constexpr unsigned scheduler_shift = 8;
+/// It waits on an object in its own slot, see slot_contract.hpp.
+inline constexpr std::uint32_t own_place = 0x10000;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
 

@@ -68,6 +68,11 @@ bool with_scheduler(std::uint64_t serial, void (*use)(scheduler&, void*), void* 
   return false;
 }
 
+void for_each_scheduler(void (*f)(scheduler&, void*), void* argument) {
+  std::scoped_lock hold(table_mutex);
+  for (unsigned i = 0; i != registered; ++i) f(*by_age[i], argument);
+}
+
 scheduler* scheduler_at(unsigned index) noexcept {
   return table[index].load(std::memory_order_acquire);
 }

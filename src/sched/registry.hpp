@@ -8,6 +8,7 @@
 #include "sched/fiber_core.hpp"
 
 #include <string>
+#include <type_traits>
 
 namespace tendril {
 class runtime;
@@ -32,6 +33,15 @@ bool with_scheduler(std::uint64_t serial, F& use) {
   return with_scheduler(
       serial, [](scheduler& s, void* f) { (*static_cast<F*>(f))(s); },
       const_cast<void*>(static_cast<const void*>(&use)));
+}
+
+/// Calls f(scheduler&) for each, which stay registered meanwhile.
+void for_each_scheduler(void (*f)(scheduler&, void*), void* argument);
+template <class F>
+void for_each_scheduler(F&& f) {
+  for_each_scheduler(
+      [](scheduler& s, void* a) { (*static_cast<std::remove_reference_t<F>*>(a))(s); },
+      const_cast<void*>(static_cast<const void*>(&f)));
 }
 
 /// Requests every fiber of s to stop.

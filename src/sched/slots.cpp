@@ -4,6 +4,7 @@
 #include "base/check.hpp"
 #include "base/sanitizer.hpp"
 #include "sched/pinned_stack.hpp"
+#include "sched/slot_contract.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +93,9 @@ slot* slot_table::cut_one() noexcept {
   if (cut_.load(std::memory_order_relaxed) == limit_) return nullptr;
   const stack_slice slice = arena_.cut();
   if (!slice) return nullptr;
+  if (cut_.load(std::memory_order_relaxed) == 0)
+    extend_slot_hull(slice_base(slice.low, size_class()),
+                     arena_.most() * class_bytes(size_class()));
   slot& s = slots_[cut_.load(std::memory_order_relaxed)];
   s.slice = slice;
   cut_.fetch_add(1, std::memory_order_release);  // pairs with share()'s acquire
@@ -175,18 +179,35 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   std::byte* const low = slot_low(r);
   std::byte* const top = s.slice.high;
   TENDRIL_ASSERT(low > s.slice.low && low < top, "a resident stands in its slot");
+  if (f.generation != s.generation) [[unlikely]]
+    report_damaged(r, "its slot has had another resident since; memory of the runtime is damaged");
   if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));
   r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
   r.flags.fetch_or(flag::away, std::memory_order_relaxed);
   s.resident.store(nullptr, std::memory_order_relaxed);
   mine.captures.add();
   mine.bytes_copied.add(f.image.bytes());
-  if (strict_) spoil_stack(low, top);
+  if (strict_) {
+    spoil_stack(low, top);
+    s.spoiled = low;
+  }
+}
+
+/// c is the resident from now on.
+void slot_table::settle(slot& s, fiber_core& c) noexcept {
+  if (strict_) {
+    if (std::byte* const spoiled = std::exchange(s.spoiled, nullptr))
+      if (const std::byte* const written = find_unspoiled(spoiled, s.slice.high)) [[unlikely]]
+        report_written(s, written);
+    unspoil_stack(s.slice.low, s.slice.high);
+  }
+  tasklet_frame_of(c).generation = ++s.generation;
+  s.resident.store(&c, std::memory_order_relaxed);
 }
 
 void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
-  if (strict_) unspoil_stack(s.slice.low, s.slice.high);
+  settle(s, c);
   if (f.started) {
     f.image.restore(s.slice.high);
     mine.restores.add();
@@ -196,7 +217,6 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
     c.ctx.make(s.slice.low, s.slice.high, entry_);
     f.started = true;
   }
-  s.resident.store(&c, std::memory_order_relaxed);
   if (strict_ || s.waiting_first != nullptr)
     c.flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
   c.flags.fetch_and(~flag::away, std::memory_order_relaxed);
@@ -261,13 +281,12 @@ bool slot_table::enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) 
         move_out(*s, *r, mine);
         if (r->park.release_hold()) out.first = r;
       }
-      if (strict_) unspoil_stack(s->slice.low, s->slice.high);
       const std::uint32_t bound = s->bound.load(std::memory_order_relaxed) + 1;
       s->bound.store(bound, std::memory_order_relaxed);
       if (fresh && bound == 1) keep(*s);
-      s->resident.store(&c, std::memory_order_relaxed);
       f.home = s;
       f.slice = s->slice;
+      settle(*s, c);
       f.started = true;
       return true;
     }

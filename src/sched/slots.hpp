@@ -69,6 +69,9 @@ struct alignas(cacheline_bytes) slot {
   /// How many live tasklets are bound to it, and who is in it: changed under the lock, looked at without.
   std::atomic<std::uint32_t> bound{0};
   std::atomic<fiber_core*> resident{nullptr};
+  std::uint32_t generation = 0;  ///< how often it got a resident
+  std::byte* spoiled =
+      nullptr;  ///< strict mode: [this, its top) was, and nobody has been there since
   fiber_core* waiting_first = nullptr;  ///< by fiber_core::next
   fiber_core* waiting_last = nullptr;
   stack_slice slice;
@@ -83,7 +86,8 @@ struct tasklet_frame : fiber_frame {
   bool started = false;  ///< there is a context to continue
   bool stays =
       false;  ///< in its slot, though it waits: stack_hold.hpp. Its own, and read while it is held
-  stack_image image;  ///< its bytes, while it is away
+  std::uint32_t generation = 0;  ///< its slot's, when it got there last
+  stack_image image;             ///< its bytes, while it is away
 };
 
 inline tasklet_frame& tasklet_frame_of(const fiber_core& c) noexcept {
@@ -178,6 +182,7 @@ class slot_table {
   void keep(slot& s) noexcept;
   void end_exclusive(slot& s) noexcept;
   bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
+  void settle(slot& s, fiber_core& c) noexcept;
   void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
   fiber_core* next_waiting(slot& s) noexcept;

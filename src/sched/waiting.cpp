@@ -4,6 +4,7 @@
 #include "base/check.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/slot_contract.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker.hpp"
 
@@ -198,6 +199,8 @@ wait_node& own_node(waiter* w) noexcept {
 void* own_cell(waiter* w) noexcept { return block_of(w).cell; }
 
 void tiny_lock::lock_slow() noexcept {
+  if (may_be_in_a_slot(this)) [[unlikely]]
+    check_lock_place(this);
   for (unsigned spins = 0;; ++spins) {
     while (word_.load(std::memory_order_relaxed) != 0) {
       if (++spins % 64 != 0) std_atomics::spin_pause();
@@ -215,12 +218,15 @@ void unpark(waiter* w) noexcept {
   auto* const core = static_cast<fiber_core*>(w);
   if (!core->park.unpark()) return;
   // Parked until now: the core is this caller's to schedule, so its fields are stable.
+  if (waits_in_its_slot(*core)) [[unlikely]]
+    check_wake(*core);
   const worker_use here;
   if (here.get() != nullptr) here.get()->schedule(core);
   else scheduler_at(core->scheduler_index())->schedule_woken(core);
 }
 
 outcome wait_locked(tiny_lock& lock, wait_list& list, wait_node& node, const wait_options& o) {
+  const wait_place place(node.who, &list, o.reason);
   lock.unlock();
   const outcome why = wait_loop(
       node.who,

@@ -35,6 +35,7 @@
 #include "sched/fiber_core.hpp"
 #include "sched/poller.hpp"
 #include "sched/run_queue.hpp"
+#include "sched/slot_contract.hpp"
 #include "sched/slots.hpp"
 #include "sched/spawn_stack.hpp"
 #include "sched/timer_wheel.hpp"
@@ -75,7 +76,10 @@ class alignas(cacheline_bytes) worker final {
   void unpark(waiter* who) noexcept {
     if (who->what == waiter::kind::fiber) {
       auto* const core = static_cast<fiber_core*>(who);
-      if (core->park.unpark()) schedule(core);
+      if (!core->park.unpark()) return;
+      if (waits_in_its_slot(*core)) [[unlikely]]
+        check_wake(*core);
+      schedule(core);
     } else {
       detail::unpark(who);
     }
