@@ -153,9 +153,13 @@ void scheduler::check_affinity(int affinity) const {
                    std::to_string(worker_count_ - 1));
 }
 
+/// Out of line: who names unsplit code is moved to a larger segment each time it is entered.
+[[noreturn, gnu::noinline]] static void throw_stopping() {
+  throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
+}
+
 void scheduler::start(fiber_core* c, worker* w) {
-  if (exiting())
-    throw std::system_error(make_error_code(errc::runtime_stopping), "tendril: starting a fiber");
+  if (exiting()) throw_stopping();
   if (c->affinity >= 0) check_affinity(c->affinity);
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);

@@ -105,6 +105,18 @@ void inherit(fiber_core* c, wait_block& block) noexcept {
   if (const fiber_extras* const e = c->extras.get()) block.ambient_deadline = e->ambient_deadline;
 }
 
+/// Out of line: who names unsplit code is moved to a larger segment each time it is entered.
+[[noreturn, gnu::noinline]] static void no_stack_for(const fiber_core& c) noexcept {
+  std::fprintf(
+      stderr,
+      "tendril: no memory for the stack of fiber '%s' (id %llu, %zu KiB): the system gave no "
+      "more "
+      "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
+      name_of(&c), static_cast<unsigned long long>(c.id.load(std::memory_order_relaxed)),
+      first_bytes(c.stack_class) >> 10);
+  std::abort();
+}
+
 /// Gives c its stack when it runs for the first time: fibers that are only queued have none.
 __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   const stack_choice what = c->stack_class;
@@ -114,14 +126,7 @@ __attribute__((noinline)) void worker::attach_stack(fiber_core* c) noexcept {
   }
   const stack_slice slice = take_stack(what);
   if (slice.high == nullptr) {
-    std::fprintf(
-        stderr,
-        "tendril: no memory for the stack of fiber '%s' (id %llu, %zu KiB): the system gave no "
-        "more "
-        "address space or mappings (see vm.max_map_count, vm.overcommit_memory, RLIMIT_AS)\n",
-        name_of(c), static_cast<unsigned long long>(c->id.load(std::memory_order_relaxed)),
-        first_bytes(what) >> 10);
-    std::abort();
+    no_stack_for(*c);
   }
   const auto [frame, limit] = lay_out(c, slice);
   inherit(c, frame->block);
