@@ -25,7 +25,7 @@ void run_detached(tendril::task<T> t) {
   static_cast<void>(tendril::start(std::move(t)));
 }
 /// Has begun already, and keeps itself.
-template <class T>
-void run_detached(async1::task<T> /*the last handle*/) {}
+template <class T, class Features>
+void run_detached(async1::task<T, Features> /*the last handle*/) {}
 
 }  // namespace bench

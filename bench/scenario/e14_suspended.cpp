@@ -2,7 +2,8 @@
 //
 // E14: what do 10,000 suspended tasks cost that are 100 frames deep? Each frame has an object on the heap and an
 // integer that are used after the suspension. One worker; each variant in a process of its own, whose peak of
-// resident memory it is.
+// resident memory it is; then the same once more on the heap of the Boehm-Demers-Weiser collector, of which young
+// collections are forced and the time is taken for which threads are stopped (e14_pauses.cpp).
 //
 //   frame bytes    what for_each_parked visits; of coroutines what their frames take of malloc
 //   object bytes   of the objects, as malloc rounds them
@@ -36,6 +37,10 @@
 #include <string>
 #include <vector>
 
+#ifndef TENDRIL_BENCH_WHY_NO_COLLECTOR  // tendril-experiments-gc was built
+#define TENDRIL_BENCH_WHY_NO_COLLECTOR ""
+#endif
+
 namespace bench {
 namespace {
 
@@ -62,16 +67,8 @@ long expected_sum(long count, long frames) {
   return sum;
 }
 
-tendril::runtime_options options_for(const std::string& stack) {
-  tendril::runtime_options options;
-  options.workers = 1;
-  options.stack.kind = tendril::stack_kind::tasklet;
-  if (stack != "tasklet") options.stack.kind = stack_kind_of(stack);
-  return options;
-}
-
 void suspend_fibers(const std::string& stack, long count, long frames, role_output& out) {
-  tendril::run(options_for(stack), [&] {
+  tendril::run(runtime_with(stack, 1), [&] {
     struct shared {
       long arrived = 0;  // one worker: no two fibers at once
       long finished = 0;
@@ -146,12 +143,21 @@ struct variant {
 std::vector<variant> variants() {
   std::vector<variant> all;
   for (const std::string& stack : stack_variants())
-    if (stack != "tasklet") all.push_back({"fiber/" + stack, fiber_arguments(stack)});
-  if (tendril::stack_kind_available(tendril::stack_kind::tasklet))
-    all.push_back({"fiber/tasklet", {{"impl", "fiber"}, {"stack", "tasklet"}}});
+    all.push_back({"fiber/" + stack, fiber_arguments(stack)});
   all.push_back({"async1", {{"impl", "async1"}}});
   all.push_back({"task", {{"impl", "task"}}});
   return all;
+}
+
+constexpr const char* pause_metrics[] = {"pause_us_naive", "pause_us_aged",
+                                         "pause_us_aged_100_new"};
+
+/// The role of the program that has the collector.
+arguments with_collector(arguments args, long collections) {
+  args.set("program", args.text("stack", "") == "segmented" ? "tendril-experiments-gc-segmented"
+                                                            : "tendril-experiments-gc");
+  args.set("collections", std::to_string(collections));
+  return args;
 }
 
 std::string megabytes(double bytes) { return fixed(bytes / 1e6, 1); }
@@ -159,8 +165,19 @@ std::string megabytes(double bytes) { return fixed(bytes / 1e6, 1); }
 void run(context& ctx) {
   constexpr long count = 10'000;
   constexpr long frames = 100;
+  const long collections = ctx.pick(60L, 500L);
+  const std::string why_no_collector = TENDRIL_BENCH_WHY_NO_COLLECTOR;
   std::printf("  %ld tasks of %ld frames; megabytes of 10^6\n", count, frames);
-  table out({"variant", "frames MB", "objects MB", "peak MB", "park ms", "finish ms"});
+  if (why_no_collector.empty())
+    std::printf(
+        "  pauses: microseconds, means of %ld young collections; naive: every parked stack is "
+        "reported each time,\n"
+        "  aged: what has run since the last; 100 new: that many tasks ended and were suspended "
+        "anew before each\n",
+        collections);
+  else std::printf("  no pauses: %s\n", why_no_collector.c_str());
+  table out({"variant", "frames MB", "objects MB", "peak MB", "park ms", "finish ms", "pause naive",
+             "aged", "100 new"});
   for (const variant& v : variants()) {
     ctx.attempt(v.name, [&] {
       arguments args = v.args;
@@ -172,21 +189,37 @@ void run(context& ctx) {
         ctx.add(v.name, metric, r.at(metric), "bytes", params);
       for (const char* metric : {"ms_to_park_all", "ms_to_finish_all"})
         ctx.add(v.name, metric, r.at(metric), "ms", params);
-      out.row({v.name, megabytes(r.at("frame_bytes")), megabytes(r.at("object_bytes")),
-               megabytes(r.at("peak_rss_bytes")), fixed(r.at("ms_to_park_all"), 1),
-               fixed(r.at("ms_to_finish_all"), 1)});
+      std::vector<std::string> row{v.name,
+                                   megabytes(r.at("frame_bytes")),
+                                   megabytes(r.at("object_bytes")),
+                                   megabytes(r.at("peak_rss_bytes")),
+                                   fixed(r.at("ms_to_park_all"), 1),
+                                   fixed(r.at("ms_to_finish_all"), 1)};
+      if (why_no_collector.empty()) {
+        const auto pauses = run_role("pauses", with_collector(args, collections), any_core,
+                                     std::chrono::seconds(300));
+        for (const char* metric : pause_metrics) {
+          ctx.add(v.name, metric, pauses.at(metric), "us", params);
+          row.push_back(fixed(pauses.at(metric), 1));
+        }
+      } else {
+        row.insert(row.end(), 3, "-");
+      }
+      out.row(row);
     });
   }
-  out.row({".NET async1, published", "130 heap", "", "148", "-", "-"});
-  out.row({".NET unwinder, published", "28 heap", "", "499", "-", "-"});
-  out.row({".NET runtime async, published", "157 heap", "", "328", "-", "-"});
+  out.row({".NET async1, published", "130 heap", "", "148", "-", "-", "-", "120", "-"});
+  out.row({".NET unwinder, published", "28 heap", "", "499", "-", "-", "48,690", "480", "-"});
+  out.row({".NET runtime async, published", "157 heap", "", "328", "-", "-", "-", "100", "-"});
   out.print();
 }
 
 const registration entry(
     {"E14",
-     "10,000 suspended tasks of 100 frames: memory",
-     "bytes of suspended frames and peak memory of each model",
+     "10,000 suspended tasks of 100 frames: memory, and pauses of a collector",
+     "bytes of suspended frames and peak memory of each model; for how long a collector stops "
+     "threads, by what is "
+     "reported to it",
      "page tables; memory given back later; .NET's rows are published figures of another machine",
      {"fiber/<stack>", "async1", "task"},
      run});

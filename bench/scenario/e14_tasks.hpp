@@ -28,6 +28,13 @@ constexpr long expected(long frames, long seed) noexcept {
   return 4 * (frames * seed + frames * (frames - 1) / 2);
 }
 
+/// The object is in use here, and may have been changed: else a compiler that knows what it was made with turns the
+/// calls into a loop.
+template <class Holder>
+void use(const Holder& held) {
+  asm volatile("" : : "r"(&*held) : "memory");
+}
+
 template <class Memory, class Wait>
 [[gnu::noinline]] long descend(long frames, long seed, Wait& wait) {
   const auto held = Memory::make(seed);
@@ -36,6 +43,7 @@ template <class Memory, class Wait>
   long below = 0;
   if (frames == 1) wait();
   else below = descend<Memory>(frames - 1, seed + 1, wait);
+  use(held);
   return below + held->value + mine;
 }
 
@@ -47,6 +55,7 @@ Task<long> descend_as(long frames, long seed, coroutine_gate& gate) {
   long below = 0;
   if (frames == 1) co_await gate.wait();
   else below = co_await descend_as<Task, Memory>(frames - 1, seed + 1, gate);
+  use(held);
   co_return below + held->value + mine;
 }
 

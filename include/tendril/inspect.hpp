@@ -59,10 +59,16 @@ struct range_visitor {
 };
 template <class F>
 range_visitor visitor_of(F& f) noexcept {
-  return {[](void* argument, const void* low, const void* high) {
-            (*static_cast<F*>(argument))(low, high);
-          },
-          const_cast<void*>(static_cast<const void*>(std::addressof(f)))};
+  if constexpr (std::is_function_v<F>)
+    return {[](void* argument, const void* low, const void* high) {
+              reinterpret_cast<F*>(argument)(low, high);
+            },
+            reinterpret_cast<void*>(&f)};
+  else
+    return {[](void* argument, const void* low, const void* high) {
+              (*static_cast<F*>(argument))(low, high);
+            },
+            const_cast<void*>(static_cast<const void*>(std::addressof(f)))};
 }
 
 /// r == null: of all runtimes.

@@ -220,4 +220,6 @@ void mark_every_core(bool (*visit)(fiber_core&, bool, void*), void* argument) {
   }
 }
 
+std::span<const std::byte> core_table_bytes() noexcept { return std::as_bytes(std::span(slabs)); }
+
 }  // namespace tendril::detail

@@ -4,6 +4,7 @@
 #include "base/check.hpp"
 #include "sched/registry.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/stopped_threads.hpp"
 #include "sched/thread_waiter.hpp"
 #include "stack/segmented.hpp"
 
@@ -115,6 +116,7 @@ guest::guest(scheduler& s, std::uint64_t runtime_serial, bool is_last)
   thread.number.store(platform::this_thread_number(), std::memory_order_relaxed);
   stack.adopt_thread();
   if constexpr (segments_built) platform::this_thread_stack(bounds);
+  collected = collect_guest();  // before the thread has a signal stack
   if (!last_) overflow_stack_.install();
 }
 
@@ -224,6 +226,7 @@ __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& bo
     }
   };
   const hot_outside outside{&block, caller != nullptr ? &caller->ctx : &g->stack, t};
+  const collected_hot_call collected(g->collected);
   const visit here(*g, t, nested);
   if (wants_segments(*g, options)) [[unlikely]]
     return run_with_segments(*g, &outside, body, options);

@@ -27,6 +27,7 @@
 #include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
 #include "sched/hot_start.hpp"
+#include "sched/stopped_threads.hpp"
 #include "sched/worker_thread.hpp"
 
 #include <atomic>
@@ -66,6 +67,7 @@ class guest {
       nullptr;                ///< while inside: in use is what lies above; null: somewhere else
   bool has_segments = false;  ///< while inside
   guest* next = nullptr;      ///< of the same thread
+  stopped_thread* collected = nullptr;
 
  private:
   friend class guest_list;

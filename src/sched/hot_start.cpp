@@ -292,6 +292,13 @@ void describe_caller([[maybe_unused]] hot_call& call, [[maybe_unused]] const fib
   if (throwing) [[unlikely]]
     globals = {};
   describe_caller(call, caller, outside);
+  if (outside == nullptr) {
+    call.caller = caller;
+    call.caller_is_hot = (pins & worker_thread::hot) != 0;
+  } else if (const worker_thread* const around = outside->thread) {
+    call.caller = around->current;
+    call.caller_is_hot = around->is_hot();
+  }
   // Frames that were left by the last switch to a host.
   std::byte* const top =
       is_tasklet(c->stack_class) ? frame->slice.high : reinterpret_cast<std::byte*>(frame);

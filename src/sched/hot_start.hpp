@@ -70,6 +70,9 @@ enum class hot_departure : std::uint8_t { park, yield, move };
 struct hot_call {
   context ctx;  ///< the caller's
   hot_departure how{};
+  fiber_core* caller =
+      nullptr;  ///< the thread's fiber at the time, perhaps another runtime's; or null
+  bool caller_is_hot = false;
 };
 
 /// The calling fiber, hot and not pinned, leaves its host. Returns, as an ordinary fiber on a worker, when it

@@ -6,6 +6,7 @@
 #include "platform/memory.hpp"
 #include "platform/switch.hpp"
 #include "sched/registry.hpp"
+#include "sched/stopped_threads.hpp"
 #include "stack/segment_canary.hpp"
 #include "stack/stack_choice.hpp"
 
@@ -469,6 +470,7 @@ void scheduler::look_whether_blocked(worker& w, std::chrono::nanoseconds stuck_f
   if (options_.max_spare_threads == 0) return;
   const platform::thread_number thread = crew_.thread_of(w);
   if (thread == 0 || platform::activity_of(thread) != platform::thread_activity::blocked) return;
+  if (collector_stops(thread)) return;
   blocked_fiber who;
   const crew::hand_over result = crew_.take_over(w, who);
   if (result != crew::hand_over::returned) reporter_.blocked(w.index(), who, stuck_for, result);

@@ -8,6 +8,7 @@
 #include "sched/hot_start.hpp"
 #include "sched/parked.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/stopped_threads.hpp"
 #include "sched/thread_pin.hpp"
 #include "sched/worker.hpp"
 
@@ -52,6 +53,7 @@ worker_thread::worker_thread(scheduler& s, bool is_guest) noexcept : owner(s), g
 }
 
 void worker_thread::main() noexcept {
+  const collected_thread collected(*this);
   platform::signal_stack overflow_stack;
   overflow_stack
       .install();  // without one an overflow still ends the process, only without its report

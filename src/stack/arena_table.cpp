@@ -115,4 +115,8 @@ void* find_arena(const void* address, unsigned size_class) noexcept {
   return h.at->owner.load(std::memory_order_relaxed);
 }
 
+std::span<const std::byte> arena_table_bytes() noexcept {
+  return std::as_bytes(std::span(entries));
+}
+
 }  // namespace tendril::detail

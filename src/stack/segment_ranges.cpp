@@ -57,6 +57,15 @@ void visit_segments(const segment* inner, const std::byte* sp, range_visitor vis
   }
 }
 
+void visit_interrupted_segments(const segment* inner, const std::byte* sp, range_visitor visit) {
+  visit(sp, inner + 1);
+  visit_dynamic_space(inner, visit);
+  for (const segment* s = inner->previous; s != nullptr && s->owner != nullptr; s = s->previous) {
+    visit(low_of(s), s + 1);
+    visit_dynamic_space(s, visit);
+  }
+}
+
 void visit_whole_segments(const segment* first, range_visitor visit) {
   for (const segment* s = first; s != nullptr; s = s->next) {
     visit(low_of(s), s + 1);

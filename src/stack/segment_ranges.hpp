@@ -24,6 +24,10 @@ segment* find_segment(segment* first, const void* address) noexcept;
 /// segment's first frame are part of the ranges.
 void visit_segments(const segment* inner, const std::byte* sp, range_visitor visit);
 
+/// The same of a thread that was interrupted: what tells how far down outer segments are in use may be in a register
+/// only, so all of them is visited.
+void visit_interrupted_segments(const segment* inner, const std::byte* sp, range_visitor visit);
+
 /// All of the segments from `first` on, for a fiber that runs elsewhere than on them.
 void visit_whole_segments(const segment* first, range_visitor visit);
 
