@@ -86,10 +86,15 @@ class basic_park_word {
   /// Any thread that has something to do to the stack of a parked waiter. True: it was parked, and until
   /// release_hold() it stays so: an unpark() leaves a permit, and nobody schedules it.
   bool try_hold() noexcept {
-    // A read-modify-write even where it fails: either commit_park() comes after it, and acquires what its
-    // caller wrote before (the wish that the waiter looks for after its commit), or it sees parked.
-    if (word_.fetch_add(0, std::memory_order_acq_rel) != parked) return false;
     std::int64_t expected = parked;
+    if (word_.compare_exchange_strong(expected, held, std::memory_order_acq_rel,
+                                      std::memory_order_relaxed))
+      return true;
+    // A read-modify-write, as the exchange that failed was not: either commit_park() comes after it, and
+    // acquires what its caller wrote before (the wish that the waiter looks for after its commit), or it
+    // sees parked.
+    if (word_.fetch_add(0, std::memory_order_acq_rel) != parked) return false;
+    expected = parked;
     return word_.compare_exchange_strong(expected, held, std::memory_order_acq_rel,
                                          std::memory_order_relaxed);
   }

@@ -182,7 +182,8 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   if (f.generation != s.generation) [[unlikely]]
     report_damaged(r, "its slot has had another resident since; memory of the runtime is damaged");
   if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));
-  r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+  if ((r.flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0)
+    r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
   r.flags.fetch_or(flag::away, std::memory_order_relaxed);
   s.resident.store(nullptr, std::memory_order_relaxed);
   mine.captures.add();

@@ -4,8 +4,10 @@
 //
 // Invariants
 //  1. The low bit of state_ is set under the lock, while there are no permits, before a waiter is
-//     linked; it is cleared under the lock by a release that finds the list empty. So no permit is
-//     ever free while somebody waits, and a waiter that gave up leaves at most a set bit.
+//     linked; it is cleared under the lock by a release that has a permit left and finds the list empty.
+//     So no permit is ever free while somebody waits. A waiter that gave up, and one that was handed its
+//     permit, leave at most a set bit: who waits next need not set it, and a dialogue of waits and
+//     releases does not change state_ at all.
 //  2. release() does not touch the semaphore after the instruction that gives the last permit; as
 //     that may be handed to a waiter under the lock, the waiter waits for the lock to be free.
 #include <tendril/semaphore.hpp>
@@ -16,7 +18,8 @@ outcome semaphore_core::acquire_slow(const wait_options& options) {
   waiter* const self = current_waiter();
   lock_.lock();
   std::ptrdiff_t s = state_.load(std::memory_order_relaxed);
-  for (;;) {
+  while (s !=
+         1) {  // else somebody has waited before, and nobody but us can change it: we have the lock
     const bool available = s >= 2;
     if (state_.compare_exchange_weak(s, available ? s - 2 : s | 1, std::memory_order_acquire,
                                      std::memory_order_relaxed)) {
@@ -42,7 +45,7 @@ void semaphore_core::release_slow(std::ptrdiff_t n) noexcept {
       --n;
     }
     // The rest is added below, as the last access. Relaxed: publishes nothing.
-    if (waiters_.empty()) state_.fetch_and(~std::ptrdiff_t{1}, std::memory_order_relaxed);
+    if (n != 0 && waiters_.empty()) state_.fetch_and(~std::ptrdiff_t{1}, std::memory_order_relaxed);
     lock_.unlock();
     batch.unpark_all();
     if (n == 0) return;  // the last was handed over: whoever got it may have destroyed us

@@ -37,10 +37,7 @@ inline bool signalled_in_time(outcome result, const char* what) {
 /// After this the waker, which held `lock` when it chose us, does not touch the primitive any more,
 /// so that we may destroy it. Normally a waiter is unparked after the waker's unlock and finds the
 /// lock free; but a permit left over from an earlier wait can let it run before.
-inline void await_waker(tiny_lock& lock) noexcept {
-  lock.lock();
-  lock.unlock();
-}
+inline void await_waker(tiny_lock& lock) noexcept { lock.await_free(); }
 
 /// Waiters to unpark once the lock is released. Bounded, so that it can live on the waker's stack
 /// and the lock is held for a bounded time; who has more to wake does so in rounds.

@@ -78,6 +78,14 @@ class tiny_lock {
   }
   bool try_lock() noexcept { return word_.exchange(1, std::memory_order_acquire) == 0; }
   void unlock() noexcept { word_.store(0, std::memory_order_release); }
+  /// Returns when it has been free since somebody held it, of whose holding the caller knows by what that one wrote:
+  /// an older value than his it cannot load. Acquire: his unlock() is before whatever comes next, even destruction.
+  void await_free() noexcept {
+    if (word_.load(std::memory_order_acquire) == 0) [[likely]]
+      return;
+    lock();
+    unlock();
+  }
 
  private:
   TENDRIL_API void lock_slow() noexcept;
