@@ -9,6 +9,8 @@
 //
 //   thread, fiber/X     plain recursion. /restore and /capture: every call keeps the ambient values from being
 //                       changed by its callee (ambient_flow); one value is set
+//   fiber/tasklet copied    tasklets that share one slot: where one yields, its frames are copied to the heap and
+//                       back, and then the exception goes through them
 //   thunk               each iteration enters the recursion by tendril::thunk, whose future is awaited
 //   async1, async1_valuetask, task, lean    each frame is a coroutine (docs/models.md)
 //   task/passing        each frame but the top declares that it handles no exceptions (pass_exceptions)
@@ -151,6 +153,8 @@ int deep_calls(const arguments& args, role_output& out) {
                   {d, yields, throws, deep::no_finally, {}});
     }
   }
+  if (args.text("stack", "reserved") == tasklet_copied && runtime.stats().tasklets.restores == 0)
+    throw std::runtime_error("no frames were copied");
   return 0;
 }
 const role_registration deep_calls_role("deep-calls", deep_calls);
@@ -237,11 +241,18 @@ void headline(context& ctx, const figures& found, const std::vector<turn>& turns
 }
 
 std::vector<turn> turns_of(int window_ms, bool density) {
-  return turns_of_models(
-      "deep-calls",
-      {"thread", "fiber", "fiber/restore", "fiber/capture", "thunk", "async1", "async1_valuetask",
-       "task", "task/passing", "lean"},
-      {{"window-ms", std::to_string(window_ms)}, {"finally", density ? "1" : "0"}});
+  const arguments common{{"window-ms", std::to_string(window_ms)},
+                         {"finally", density ? "1" : "0"}};
+  std::vector<turn> turns =
+      turns_of_models("deep-calls",
+                      {"thread", "fiber", "fiber/restore", "fiber/capture", "thunk", "async1",
+                       "async1_valuetask", "task", "task/passing", "lean"},
+                      common);
+  arguments copied = common;
+  copied.set("impl", "fiber");
+  copied.set("stack", tasklet_copied);
+  turns.push_back({"fiber/tasklet copied", "deep-calls", copied});
+  return turns;
 }
 
 void run_exceptions(context& ctx) {
@@ -285,10 +296,17 @@ void run_finallys(context& ctx) {
            params);
 }
 
-const std::vector<std::string> variants{
-    "thread",       "fiber/<stack>", "fiber/reserved/restore", "fiber/reserved/capture",
-    "thunk",        "async1",        "async1_valuetask",       "task",
-    "task/passing", "lean"};
+const std::vector<std::string> variants{"thread",
+                                        "fiber/<stack>",
+                                        "fiber/tasklet copied",
+                                        "fiber/reserved/restore",
+                                        "fiber/reserved/capture",
+                                        "thunk",
+                                        "async1",
+                                        "async1_valuetask",
+                                        "task",
+                                        "task/passing",
+                                        "lean"};
 
 const registration exceptions_entry(
     {"E12", "returning and throwing through D frames, with and without a suspension",

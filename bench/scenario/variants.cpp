@@ -71,15 +71,16 @@ arguments fiber_arguments(const std::string& stack) {
 tendril::stack_kind stack_kind_of(const std::string& stack) {
   if (stack == "reserved") return tendril::stack_kind::reserved;
   if (stack == "segmented") return tendril::stack_kind::segmented;
-  if (stack == "tasklet") return tendril::stack_kind::tasklet;
+  if (stack == "tasklet" || stack == tasklet_copied) return tendril::stack_kind::tasklet;
   throw std::invalid_argument("unknown --stack '" + stack +
-                              "'; known: reserved, segmented, tasklet");
+                              "'; known: reserved, segmented, tasklet, " + tasklet_copied);
 }
 
 tendril::runtime_options runtime_with(const std::string& stack, unsigned workers) {
   tendril::runtime_options options;
   options.workers = workers;
   options.stack.kind = stack_kind_of(stack);
+  if (stack == tasklet_copied) options.tasklets.slots = 1;
   return options;
 }
 

@@ -20,6 +20,9 @@
 
 namespace bench {
 
+/// Not a kind, and in no list: tasklets of which two never find room at once, so that who waits is copied out.
+inline constexpr const char* tasklet_copied = "tasklet_copied";
+
 /// Names of the stack kinds that this build offers.
 std::vector<std::string> stack_variants();
 
