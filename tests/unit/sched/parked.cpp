@@ -10,6 +10,7 @@
 #include <tendril/fiber_local.hpp>
 #include <tendril/inspect.hpp>
 #include <tendril/latch.hpp>
+#include <tendril/pin.hpp>
 #include <tendril/semaphore.hpp>
 #include <tendril/thunk.hpp>
 
@@ -325,6 +326,52 @@ TEST_SUITE("parked") {
     int left = 0;
     for (std::uint32_t i = 0; i != 8; ++i) left += seen[4].found[i] != 0 ? 1 : 0;
     CHECK(left == 7);
+  }
+
+  TEST_CASE(
+      "a tasklet that was moved out of its slot is not new, one that has run is; pins included") {
+    runtime_options options{.workers = 1};
+    options.stack.kind = tendril::stack_kind::reserved;  // of the fiber that looks
+    options.tasklets.slots = 2;
+    runtime rt(options);
+    std::array<tokens, 2> seen{};
+    std::uint64_t moved = 0;
+    rt.run([&] {
+      using semaphore = tendril::counting_semaphore<>;
+      std::array<std::unique_ptr<semaphore>, 8> gates;
+      for (auto& g : gates) g = std::make_unique<semaphore>(0);
+      const fiber_options tasklet{.stack = {tendril::stack_kind::tasklet}};
+      std::vector<fiber> fibers;
+      for (std::uint32_t i = 0; i != 8; ++i)
+        fibers.emplace_back(tasklet, [&gate = *gates[i], i] {
+          holding(i, [&] {
+            const auto wait = [&] {
+              gate.acquire();
+              gate.acquire();
+            };
+            if (i % 2 == 0) wait();
+            else this_fiber::pin([&] { holding(8 + i, wait); });
+          });
+        });
+      for (int i = 0; i != 40; ++i) this_fiber::yield();  // each lets one more run
+      parked_epoch epoch{};
+      seen[0] = look(epoch);
+      const std::uint64_t before = rt.stats().tasklets.captures;
+      for (const std::size_t i : {0U, 1U}) gates[i]->release();  // they wait once more
+      for (int i = 0; i != 8; ++i) this_fiber::yield();
+      moved = rt.stats().tasklets.captures - before;
+      seen[1] = look(epoch);
+      for (auto& g : gates) g->release(2);
+      for (auto& f : fibers) f.join();
+    });
+    CHECK(moved >= 1);
+    for (std::uint32_t i = 0; i != 8; ++i) {
+      CAPTURE(i);
+      CHECK(seen[0].found[i] >= 1);
+      CHECK((seen[0].found[8 + i] >= 1) == (i % 2 == 1));
+      CHECK((seen[1].found[i] >= 1) == (i < 2));
+      CHECK((seen[1].found[8 + i] >= 1) == (i == 1));
+    }
   }
 
   TEST_CASE("a fiber that hosts a call is not taken for one that does not run") {
