@@ -83,7 +83,10 @@ struct tasklet_stats {
   std::uint64_t bytes_copied = 0;  ///< in both directions
   std::uint64_t conflicts =
       0;  ///< times one had to wait for a slot whose resident was about to run
-  std::uint64_t own_stacks = 0;  ///< fibers that asked to be tasklets and got a stack of their own
+  /// Fibers that asked to be tasklets and got a stack of their own: because they wanted more than a slot has, because
+  /// there was no slot for a call, or because others with the same callable had 64 KiB or more on their stacks when
+  /// they were copied.
+  std::uint64_t own_stacks = 0;
 };
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment

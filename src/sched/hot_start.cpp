@@ -223,6 +223,7 @@ void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
   }
   const bool slotted = is_tasklet(c->stack_class);
   slot* const home = slotted ? tasklet_frame_of(*c).home : nullptr;
+  if (slotted) tasklet_frame_of(*c).kind = kind_of(body.ops);
   if (slotted)
     use_slots(t, w, [c](slot_table& slots, slot_cache& cache, made_runnable& others) {
       slots.leave(*c, cache, others);
@@ -335,6 +336,15 @@ bool run_hot(worker_thread& t, const hot_outside* outside, hot_body& body,
     t.owner.check_affinity(options->affinity);
     if (options->stack_class != stack_class_default) what = options->stack_class;
   }
+  if (is_tasklet(what) && t.owner.slots().is_deep(kind_of(body.ops))) [[unlikely]] {
+    what = own_stack_of(what, t.owner.slots().size_class());
+    const worker_use here;
+    use_slots(t, t.guest ? nullptr : here.get(),
+              [](slot_table&, slot_cache& cache, made_runnable&) {
+                cache.own_stacks.add();
+                return true;
+              });
+  }
   fiber_core* const c = take_shell(t, what);
   if (options != nullptr) {
     c->affinity = options->affinity;
@@ -352,9 +362,14 @@ bool run_hot(worker_thread& t, const hot_outside* outside, hot_body& body,
 /// The list whose shells are what the options ask for, here.
 [[gnu::always_inline]] inline static shell_list* plain_list(worker_thread& t,
                                                             const hot_options* options) noexcept {
-  if (options == nullptr) [[likely]]
-    return &t.shells;
-  return options->stack_only && options->runtime == 0 ? list_of(t, options->stack_class) : nullptr;
+  shell_list* list = &t.shells;
+  if (options != nullptr) [[unlikely]]
+    list =
+        options->stack_only && options->runtime == 0 ? list_of(t, options->stack_class) : nullptr;
+  // Tasklets of some kinds get another stack: see run_hot().
+  if (list == nullptr || !is_tasklet(list->what) || !t.owner.slots().any_deep()) [[likely]]
+    return list;
+  return nullptr;
 }
 
 bool start_hot(hot_body& body, const hot_options* options) {

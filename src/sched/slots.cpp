@@ -37,7 +37,8 @@ slot_table::slot_table(const slot_options& options)
       limit_(options.most),
       entry_(options.entry),
       arena_(options.size_class, options.most, options.guard),
-      slots_(std::make_unique<slot[]>(limit_)) {}
+      slots_(std::make_unique<slot[]>(limit_)),
+      deep_(std::make_unique<std::atomic<std::uint64_t>[]>(65'536 / 64)) {}
 
 slot_table::~slot_table() {
   for (unsigned i = 0; i != cut(); ++i)
@@ -182,6 +183,8 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   if (f.generation != s.generation) [[unlikely]]
     report_damaged(r, "its slot has had another resident since; memory of the runtime is damaged");
   if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));
+  if (static_cast<std::size_t>(top - low) >= deep_bytes) [[unlikely]]
+    note_deep(f.kind);
   if ((r.flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0)
     r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
   r.flags.fetch_or(flag::away, std::memory_order_relaxed);
@@ -192,6 +195,11 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
     spoil_stack(low, top);
     s.spoiled = low;
   }
+}
+
+__attribute__((noinline)) void slot_table::note_deep(std::uint16_t kind) noexcept {
+  deep_[kind / 64].fetch_or(std::uint64_t{1} << (kind % 64), std::memory_order_relaxed);
+  any_deep_.store(true, std::memory_order_relaxed);
 }
 
 /// c is the resident from now on.

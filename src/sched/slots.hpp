@@ -86,6 +86,7 @@ struct tasklet_frame : fiber_frame {
   bool started = false;  ///< there is a context to continue
   bool stays =
       false;  ///< in its slot, though it waits: stack_hold.hpp. Its own, and read while it is held
+  std::uint16_t kind = 0;        ///< of its callable
   std::uint32_t generation = 0;  ///< its slot's, when it got there last
   stack_image image;             ///< its bytes, while it is away
 };
@@ -107,6 +108,15 @@ struct slot_cache {
   tally conflicts;     ///< times a tasklet had to wait for a slot whose resident was about to run
   tally own_stacks;    ///< fibers that asked to be tasklets and got a stack of their own
 };
+
+/// From so many live bytes on a copy costs more than a stack of its own.
+inline constexpr std::size_t deep_bytes = std::size_t{64} << 10;
+
+/// The kind of a callable by what is common to its type: a number that few others have.
+inline std::uint16_t kind_of(const void* ops) noexcept {
+  return static_cast<std::uint16_t>(
+      (reinterpret_cast<std::uintptr_t>(ops) * std::uint64_t{0x9E3779B97F4A7C15U}) >> 48);
+}
 
 /// The stack of its own for a fiber that asked to be a tasklet, where slots have that size class.
 constexpr stack_choice own_stack_of(stack_choice asked, unsigned slot_class) noexcept {
@@ -169,6 +179,14 @@ class slot_table {
     return i != slot_arena::none ? &slots_[i] : nullptr;
   }
 
+  /// Whether one of that kind was seen with deep_bytes on its stack when it was copied. Those that start later get a
+  /// stack of their own; a few of other kinds may be taken for such.
+  bool is_deep(std::uint16_t kind) const noexcept {
+    return any_deep() &&
+           ((deep_[kind / 64].load(std::memory_order_relaxed) >> (kind % 64)) & 1) != 0;
+  }
+  bool any_deep() const noexcept { return any_deep_.load(std::memory_order_relaxed); }
+
   // A worker that ends gives its free slots back.
   void take_back(slot_cache& mine) noexcept;
 
@@ -182,6 +200,7 @@ class slot_table {
   void keep(slot& s) noexcept;
   void end_exclusive(slot& s) noexcept;
   bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
+  void note_deep(std::uint16_t kind) noexcept;
   void settle(slot& s, fiber_core& c) noexcept;
   void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
@@ -192,6 +211,8 @@ class slot_table {
   const platform::entry_function entry_;
   slot_arena arena_;
   std::unique_ptr<slot[]> slots_;
+  std::unique_ptr<std::atomic<std::uint64_t>[]> deep_;  ///< a bit for each kind
+  std::atomic<bool> any_deep_{false};
   std::atomic<unsigned> cut_{0};
   std::atomic<unsigned> kept_{0};  ///< exclusive ones
   spinlock free_lock_;

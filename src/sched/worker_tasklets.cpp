@@ -55,14 +55,16 @@ bool worker::bring_in(fiber_core* c) noexcept {
   return true;
 }
 
-/// False: c gets a stack of its own, because it asks for more than a slot has.
+/// False: c gets a stack of its own, because it asks for more than a slot has, or others of its kind used so much.
 bool worker::attach_slot_frame(fiber_core* c) noexcept {
-  if (size_class_of(c->stack_class) > owner_.slots().size_class()) {
+  const std::uint16_t kind = kind_of(c->ops);
+  if (size_class_of(c->stack_class) > owner_.slots().size_class() || owner_.slots().is_deep(kind)) {
     use_own_stack(c);
     return false;
   }
   tasklet_frame* const f = thread_->tasklet_frames.make(c);
   if (f == nullptr) no_frame_for(*c);
+  f->kind = kind;
   inherit(c, f->block);
   c->frame.store(f, std::memory_order_release);
   if (owner_.stopping()) c->flags.fetch_or(flag::stop_requested, std::memory_order_relaxed);

@@ -6,6 +6,7 @@
 #include <tendril/fiber.hpp>
 #include <tendril/latch.hpp>
 #include <tendril/runtime.hpp>
+#include <tendril/thunk.hpp>
 
 #include <doctest/doctest.h>
 
@@ -15,6 +16,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <type_traits>
 #include <vector>
 
 using namespace tendril;
@@ -159,6 +161,38 @@ TEST_SUITE("tasklet") {
     rt.run([&] { fiber(o, [&ran] { ran = true; }).join(); });
     CHECK(ran);
     CHECK(rt.stats().tasklets.own_stacks == 1);
+  }
+
+  TEST_CASE("a kind of fiber that was seen with a deep stack gets one of its own, and is counted") {
+    for (const bool calls : {false, true}) {
+      CAPTURE(calls);
+      runtime_options o = with({2, 2, true});
+      o.tasklets.slot_bytes = std::size_t{1} << 20;
+      runtime rt(o);
+      std::atomic<std::uint64_t> wrong{0};
+      const auto waits_with = [&wrong](auto bytes) {
+        volatile unsigned char mine[decltype(bytes)::value];
+        for (std::size_t i = 0; i < sizeof mine; i += 512) mine[i] = static_cast<unsigned char>(i);
+        this_fiber::yield();
+        for (std::size_t i = 0; i < sizeof mine; i += 512)
+          if (mine[i] != static_cast<unsigned char>(i)) ++wrong;
+      };
+      const auto deep = [&] { waits_with(std::integral_constant<std::size_t, 80 << 10>()); };
+      const auto shallow = [&] { waits_with(std::integral_constant<std::size_t, 2 << 10>()); };
+      const auto run_some = [&](auto f) {
+        const std::uint64_t before = rt.stats().tasklets.own_stacks;
+        for (int i = 0; i != 10; ++i) {
+          if (calls) thunk(rt, f, {.stack = {stack_kind::tasklet}})().get();
+          else rt.spawn(f);
+          rt.drain();
+        }
+        return rt.stats().tasklets.own_stacks - before;
+      };
+      CHECK(run_some(shallow) == 0);
+      CHECK(run_some(deep) == 9);  // all but the first
+      CHECK(run_some(shallow) == 0);
+      CHECK(wrong == 0);
+    }
   }
 
   TEST_CASE("options that cannot be are refused with their values") {
