@@ -86,7 +86,7 @@ TEST_SUITE("gc_generational") {
     collector(true);
     GC_set_full_freq(1000);
     REQUIRE(GC_is_incremental_mode() != 0);
-    runtime rt({.workers = 1});
+    runtime rt({.workers = 1, .max_spare_threads = 0});  // one fiber at a time
     auto g = std::make_unique<group>();
     bool young[4] = {};
     std::uint64_t bytes[5] = {};
@@ -129,8 +129,8 @@ TEST_SUITE("gc_generational") {
 
   TEST_CASE("many young collections while fibers come, run and go lose nothing") {
     collector(true);
-    GC_set_full_freq(8);  // full ones among them
-    runtime rt({.workers = 1});
+    GC_set_full_freq(8);                                 // full ones among them
+    runtime rt({.workers = 1, .max_spare_threads = 0});  // one fiber at a time
     auto g = std::make_unique<group>();
     const auto before = collections();
     rt.run([&] {

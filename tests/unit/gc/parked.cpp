@@ -157,13 +157,13 @@ TEST_SUITE("gc") {
     node_count& count = tendril::test::new_count();
     std::atomic<long> broken{0};
     long collected = 0;
-    runtime rt({.workers = 1});
+    runtime rt({.workers = 1, .max_spare_threads = 0});
     rt.run([&] {
       std::vector<fiber> all;
       for (int i = 0; i != fibers; ++i)
         all.emplace_back(
             [mine = count.make(i), &broken, i] { broken += is_whole(mine, i) ? 0 : 1; });
-      collect();  // the only worker is ours
+      collect();  // the only worker is ours, and stays it while we wait for the collector
       collected = count.collected;
       for (fiber& f : all) f.join();
     });
