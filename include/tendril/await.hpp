@@ -9,7 +9,8 @@
 //   callbacks                        await_callback<Results...>(start)
 //
 // None of it puts anything that others reach on the calling stack: awaiters, results and wait nodes lie in heap
-// blocks that are reused. What x itself is, when it is passed as an lvalue, is the caller's.
+// blocks that are reused. What x itself is, when it is passed as an lvalue or cannot be moved, is the caller's; so
+// are buffers that the function given to await_callback hands out. On a tasklet they must not be local variables.
 #pragma once
 
 #include <tendril/config.hpp>
