@@ -323,7 +323,7 @@ TEST_SUITE("io close") {
           std::atomic<int> ended{0};
           std::vector<fiber> storms;
           for (int k = 0; k < 4; ++k)
-            storms.emplace_back([&, k] {
+            storms.emplace_back(stack_of_its_own(), [&, k] {
               const char letter = static_cast<char>('a' + k);
               for (int i = 0; i < 60; ++i) {
                 tcp_pair t = make_tcp_pair();
