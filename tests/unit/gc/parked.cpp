@@ -119,8 +119,8 @@ TEST_SUITE("gc") {
   TEST_CASE("the same when a thread collects that is none of the runtime's") {
     collector();
     runtime rt({.workers = 2});
-    const outcome r = hold_in_fibers(rt, [] {
-      std::atomic<bool> done{false};
+    std::atomic<bool> done{false};
+    const outcome r = hold_in_fibers(rt, [&] {
       std::thread other([&] {
         GC_stack_base base{};
         GC_get_stack_base(&base);
