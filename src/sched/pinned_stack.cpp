@@ -37,17 +37,20 @@ void give_stack(stack_slice slice, stack_choice what) noexcept {
   else current_scheduler()->give_stack(slice, what);
 }
 
-/// The frame's slice and the flag, in the order that the head of the header demands.
+/// The frame's slice and the flag, in the order that the head of the header demands. The worker is in use meanwhile: the
+/// monitor, which looks at the slice of a fiber whose thread seems blocked, has no claim then (crew.cpp).
 class elsewhere_scope {
  public:
   explicit elsewhere_scope(const pinned_call& call) noexcept
       : self_(*call.self), slot_(self_.the_frame()->slice) {
+    const worker_use here;
     call.header->anchor = static_cast<std::byte*>(call.outer.sp);
     self_.the_frame()->slice = {call.header->whole.low, reinterpret_cast<std::byte*>(call.header)};
     std::atomic_signal_fence(std::memory_order_release);
     self_.flags.fetch_or(flag::elsewhere, std::memory_order_relaxed);
   }
   ~elsewhere_scope() {
+    const worker_use here;
     self_.flags.fetch_and(~flag::elsewhere, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_release);
     self_.the_frame()->slice = slot_;
