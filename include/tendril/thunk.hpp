@@ -155,7 +155,7 @@ class thunked {
   ///          worker of the index fiber_options::affinity. std::bad_alloc. F has not run then
   /// \switch  no. The caller goes on, on the same thread, when F waits or ends
   /// \threads any
-  /// \cost    on a fiber that does not wait: about ten nanoseconds and no allocation; when F waits, what a
+  /// \cost    when F does not wait: about ten nanoseconds and no allocation, on any thread; when F waits, what a
   ///          spawn costs. A thread's first call of a runtime allocates; in a catch block or of a moved kind
   ///          of stack it costs a little more
   template <class... Args>

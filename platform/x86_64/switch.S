@@ -41,9 +41,10 @@
 //   call that nobody would return from: a fiber that starts another and waits for its end finds the
 //   predictor as it left it.
 // - tendril_call is a call in its eyes too: whoever comes back from it without a switch in between meets
-//   the entries that belong to him. His callee-saved registers are loaded again although they are all
-//   but two intact, because that costs nothing; the control words are not even compared, as a function
-//   that returns has left them as the ABI wants them.
+//   the entries that belong to him.
+//
+// The callee of tendril_call that returns without a switch has left the callee-saved registers and control
+// words as the ABI wants them, and the limit too, if the two stacks have the same: that of none.
 // - A new stack that is entered by the ret of tendril_switch has used up an entry; it puts one back.
 
 // Saves the callee-saved state below the return address.
@@ -186,6 +187,7 @@ FUNCTION tendril_switch_start
         call    *%rbx
         testq   %rax, %rax
         je      .Lback
+.Lleave:
         subq    $16, %rsp
         READ_CONTROL_WORDS
         movq    %fs:0x70, %r9
@@ -221,13 +223,25 @@ FUNCTION tendril_call
         stmxcsr (%rsp)
         fnstcw  4(%rsp)
         movq    %rsp, (%rdi)
-        cmpq    %r9, %rdx
-        je      1f
-        movq    %rdx, %fs:0x70
-1:      movq    %rcx, %rbx
         movq    %r8, %rax
+        cmpq    %r9, %rdx
+        jne     1f
+        .cfi_remember_state
         movq    %rsi, %rsp
         .cfi_undefined %rip             // the new stack has no callers
+        movq    %rax, %rdi
+        xorl    %ebp, %ebp
+        call    *%rcx
+        testq   %rax, %rax
+        jne     .Lleave
+        movq    56(%rdx), %rbp          // the others are what they were
+        leaq    64(%rdx), %rsp
+        ret
+        .cfi_restore_state
+1:      movq    %rdx, %fs:0x70
+        movq    %rcx, %rbx
+        movq    %rsi, %rsp
+        .cfi_undefined %rip
         jmp     .Lrun
         .cfi_endproc
         .size   tendril_call, .-tendril_call

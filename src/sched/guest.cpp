@@ -6,6 +6,7 @@
 #include "sched/scheduler.hpp"
 #include "sched/stopped_threads.hpp"
 #include "sched/thread_waiter.hpp"
+#include "sched/thread_words.hpp"
 #include "stack/segmented.hpp"
 
 #include <tendril/error.hpp>
@@ -16,6 +17,9 @@
 #include <system_error>
 
 namespace tendril::detail {
+
+constinit thread_local guest* tls_guests = nullptr;
+
 namespace {
 
 /// Never destroyed: threads end after main().
@@ -28,7 +32,6 @@ shared& everybody() {
   return s;
 }
 
-thread_local guest* mine = nullptr;
 thread_local bool thread_ends = false;
 
 }  // namespace
@@ -37,8 +40,8 @@ thread_local bool thread_ends = false;
 struct thread_guests {
   ~thread_guests() {
     thread_ends = true;
-    while (guest* const g = mine) {
-      mine = g->next;
+    while (guest* const g = tls_guests) {
+      tls_guests = g->next;
       drop(g);
     }
   }
@@ -54,7 +57,7 @@ struct thread_guests {
 
   /// Those whose runtime has ended.
   static void drop_closed() noexcept {
-    for (guest** link = &mine; *link != nullptr;) {
+    for (guest** link = &tls_guests; *link != nullptr;) {
       guest* const g = *link;
       // Inside: below us on this stack.
       if (g->open_.load(std::memory_order_relaxed) || g->inside_.load(std::memory_order_relaxed)) {
@@ -99,8 +102,8 @@ thread_local thread_guests at_thread_end;
     throw_stopped(named);
   }
   if (!thread_ends) {
-    made->next = mine;
-    mine = made;
+    made->next = tls_guests;
+    tls_guests = made;
   }
   return *made;
 }
@@ -175,7 +178,9 @@ bool wants_segments(const guest& g, const hot_options* options) noexcept {
 
 [[gnu::noinline]] bool run_with_segments(guest& g, const hot_outside* outside, hot_body& body,
                                          const hot_options* options) {
-  [[maybe_unused]] const thread_segments_if_built segments(g.thread, g.bounds, g.entered_at);
+  const bool on_thread = g.entered_at >= g.bounds.low && g.entered_at < g.bounds.high;
+  [[maybe_unused]] const thread_segments_if_built segments(g.thread, g.bounds,
+                                                           on_thread ? g.entered_at : nullptr);
   struct mark {
     guest& g;
     explicit mark(guest& of) noexcept : g(of) { g.has_segments = true; }
@@ -195,7 +200,7 @@ __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& bo
   // Here, as it may throw: the waiter of a thread that has never waited.
   const fiber_core* const caller = t != nullptr ? t->current.get() : nullptr;
   wait_block& block = caller != nullptr ? caller->the_frame()->block : this_thread_waiter().wait;
-  guest* g = mine;
+  guest* g = tls_guests;
   while (g != nullptr && g->serial != serial) g = g->next;
   bool nested = false;
   if (g == nullptr || !g->enter(nested)) [[unlikely]]
@@ -213,8 +218,7 @@ __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& bo
           entered_before(to.entered_at),
           had_segments(to.has_segments),
           nested(was_inside) {
-      auto* const here = static_cast<std::byte*>(__builtin_frame_address(0));
-      g.entered_at = here >= g.bounds.low && here < g.bounds.high ? here : nullptr;
+      g.entered_at = static_cast<std::byte*>(__builtin_frame_address(0));
       g.has_segments = false;
       worker_thread::enter_as(&g.thread);
     }
@@ -234,7 +238,7 @@ __attribute__((noinline)) bool start_hot_as_guest(worker_thread* t, hot_body& bo
 }
 
 bool start_hot_on_guest(worker_thread& t, hot_body& body, const hot_options* options) {
-  guest* g = mine;
+  guest* g = tls_guests;
   while (g != nullptr && &g->thread != &t) g = g->next;
   // One whose thread is ending is in no list; it is large enough for what destructors call.
   if (g == nullptr) {

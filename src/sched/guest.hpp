@@ -61,12 +61,11 @@ class guest {
 
   worker_thread thread;
   const std::uint64_t serial;
-  context stack;                  ///< for the sanitizers
-  platform::stack_bounds bounds;  ///< of the thread
-  std::byte* entered_at =
-      nullptr;                ///< while inside: in use is what lies above; null: somewhere else
-  bool has_segments = false;  ///< while inside
-  guest* next = nullptr;      ///< of the same thread
+  context stack;                    ///< for the sanitizers
+  platform::stack_bounds bounds;    ///< of the thread
+  std::byte* entered_at = nullptr;  ///< while inside: below what is in use, if that is the thread's
+  bool has_segments = false;        ///< while inside
+  guest* next = nullptr;            ///< of the same thread
   stopped_thread* collected = nullptr;
 
  private:

@@ -12,6 +12,9 @@
 #include <system_error>
 
 namespace tendril::detail {
+
+std::atomic<std::uint64_t> serial_of_latest{0};
+
 namespace {
 
 constexpr unsigned table_size = 256;
@@ -20,7 +23,6 @@ std::mutex table_mutex;
 std::array<scheduler*, table_size> by_age{};  // oldest first, guarded by table_mutex
 unsigned registered = 0;
 std::atomic<scheduler*> latest{nullptr};
-std::atomic<std::uint64_t> serial_of_latest{0};
 std::uint64_t last_serial = 0;
 
 bool belongs_to(const fiber_core& c, const scheduler& s) noexcept {
@@ -78,7 +80,6 @@ scheduler* scheduler_at(unsigned index) noexcept {
 }
 
 scheduler* latest_scheduler() noexcept { return latest.load(std::memory_order_acquire); }
-std::uint64_t latest_serial() noexcept { return serial_of_latest.load(std::memory_order_acquire); }
 
 void stop_all_fibers(scheduler& s) noexcept {
   for_each_core(

@@ -7,6 +7,8 @@
 
 #include "sched/fiber_core.hpp"
 
+#include <atomic>
+#include <cstdint>
 #include <string>
 #include <type_traits>
 
@@ -23,7 +25,10 @@ scheduler* scheduler_at(unsigned index) noexcept;
 /// The one started last that is still registered; null when there is none.
 scheduler* latest_scheduler() noexcept;
 /// Its serial number; 0 when there is none.
-std::uint64_t latest_serial() noexcept;
+extern std::atomic<std::uint64_t> serial_of_latest;
+inline std::uint64_t latest_serial() noexcept {
+  return serial_of_latest.load(std::memory_order_acquire);
+}
 
 /// use(s, argument) for the scheduler of that serial number, which stays registered meanwhile. False: there is
 /// none (any more).

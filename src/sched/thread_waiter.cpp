@@ -2,10 +2,14 @@
 #include "sched/thread_waiter.hpp"
 
 #include "base/check.hpp"
+#include "sched/thread_words.hpp"
 
 #include <utility>
 
 namespace tendril::detail {
+
+constinit thread_local thread_waiter* tls_waiter = nullptr;
+
 namespace {
 
 struct free_waiters {
@@ -18,13 +22,12 @@ struct free_waiters {
   }
 };
 
-thread_local thread_waiter* mine = nullptr;
 thread_local unsigned ended = 0;  // how often the thread has given its waiter back
 
 /// At the thread's end: the end of its flow, and the waiter is another's.
 void give_back() noexcept {
-  end_flow(mine->wait.flow);  // may use it
-  thread_waiter* const old = std::exchange(mine, nullptr);
+  end_flow(tls_waiter->wait.flow);  // may use it
+  thread_waiter* const old = std::exchange(tls_waiter, nullptr);
   ++ended;
   free_waiters& list = free_waiters::instance();
   const std::scoped_lock hold(list.mutex);
@@ -56,7 +59,7 @@ thread_waiter& get_waiter() {
   w->wait.flow = {};
   w->shields = 0;
   w->flags.store(0, std::memory_order_relaxed);
-  mine = w;
+  tls_waiter = w;
   switch (ended) {
     case 0:
       call_at_exit<0>();
@@ -77,12 +80,12 @@ thread_waiter& get_waiter() {
 }  // namespace
 
 __attribute__((noinline)) thread_waiter& this_thread_waiter() {
-  if (mine != nullptr) [[likely]]
-    return *mine;
+  if (tls_waiter != nullptr) [[likely]]
+    return *tls_waiter;
   return get_waiter();
 }
 
-thread_waiter* existing_thread_waiter() noexcept { return mine; }
+thread_waiter* existing_thread_waiter() noexcept { return tls_waiter; }
 
 void thread_waiter::wake() noexcept {
   std::scoped_lock hold(mutex_);

@@ -10,16 +10,14 @@
 #include "sched/scheduler.hpp"
 #include "sched/stopped_threads.hpp"
 #include "sched/thread_pin.hpp"
+#include "sched/thread_words.hpp"
 #include "sched/worker.hpp"
 
 #include <utility>
 
 namespace tendril::detail {
-namespace {
 
-thread_local worker_thread* tls_thread = nullptr;
-
-}  // namespace
+constinit thread_local worker_thread* tls_thread = nullptr;
 
 __attribute__((noinline)) worker_thread* this_worker_thread() noexcept {
   worker_thread* t = tls_thread;

@@ -74,7 +74,7 @@ class observed {
 /// What calls that have ended leave for the next ones, by fiber_core::next.
 struct shell_list {
   fiber_core* first = nullptr;
-  unsigned count = 0;
+  unsigned count = 0;  ///< with those that calls of the short way have out (hot_start.cpp)
   stack_choice what = no_stack_class;  ///< of all of them
 };
 

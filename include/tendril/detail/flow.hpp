@@ -91,11 +91,14 @@ inline std::uintptr_t ambient_to_lend(const flow_locals& parent) noexcept {
 /// The end of a flow, in the flow itself and before anybody learns of its end: destroys the fiber-local
 /// values, which may switch, and gives the ambient ones back.
 TENDRIL_API void end_flow_slow(flow_locals& flow) noexcept;
+/// Whether there is anything to do.
+inline bool owns_anything(const flow_locals& flow) noexcept {
+  return flow.locals != nullptr || (flow.ambient != 0 && (flow.ambient & borrowed_bit) == 0);
+}
 inline void end_flow(flow_locals& flow) noexcept {
-  if (flow.locals == nullptr && flow.ambient == 0) [[likely]]
-    return;
-  if (flow.locals == nullptr && (flow.ambient & borrowed_bit) != 0) flow.ambient = 0;  // only lent
-  else end_flow_slow(flow);
+  if (owns_anything(flow)) [[unlikely]]
+    end_flow_slow(flow);
+  else flow.ambient = 0;
 }
 
 }  // namespace detail

@@ -256,6 +256,36 @@ TEST_SUITE("hot_start") {
     });
   }
 
+  TEST_CASE(
+      "its thread keeps stacks for the next calls, however many, and however those before ended") {
+    struct nest {
+      static void run(int depth) {
+        if (depth != 0) thunk([=] { run(depth - 1); })().get();
+      }
+    };
+    constexpr int most_kept = 64, some = 40;
+    const auto stacks_kept = [](runtime& rt) {
+      nest::run(some);  // as many are there now, at least
+      for (int i = 0; i != 2 * most_kept; ++i) thunk([] { this_fiber::yield(); })().get();
+      for (int i = 0; i != 2 * most_kept; ++i) thunk([] { return this_fiber::get_id(); })().get();
+      try {
+        throw std::runtime_error("the long way");
+      } catch (const std::runtime_error&) {
+        nest::run(1);
+      }
+      nest::run(some);
+      const std::size_t kept = rt.stats().stacks.in_use;
+      nest::run(2 * most_kept);
+      return std::array{kept, rt.stats().stacks.in_use};
+    };
+    tendril::runtime_options o;
+    o.workers = 1;
+    o.stack.kind = tendril::stack_kind::reserved;  // the others are not among stats().stacks
+    runtime rt(o);
+    CHECK(rt.run([&] { return stacks_kept(rt); }) ==
+          std::array<std::size_t, 2>{some + 1, most_kept + 1});
+  }
+
   TEST_CASE("it inherits the deadline of its caller") {
     everywhere("timed out", [] {
       const tendril::deadline_scope limit(0ms);

@@ -164,9 +164,16 @@ TEST_SUITE("tasklet") {
   }
 
   TEST_CASE("a kind of fiber that was seen with a deep stack gets one of its own, and is counted") {
-    for (const bool calls : {false, true}) {
-      CAPTURE(calls);
-      runtime_options o = with({2, 2, true});
+    struct nest {
+      static void run(int depth) {
+        if (depth != 0) thunk([=] { run(depth - 1); })().get();
+      }
+    };
+    enum class by { spawn, call_with_options, call, call_of_a_fiber };
+    for (const by how : {by::spawn, by::call_with_options, by::call, by::call_of_a_fiber}) {
+      CAPTURE(static_cast<int>(how));
+      const bool plain = how == by::call || how == by::call_of_a_fiber;
+      runtime_options o = with(plain ? shape{1, 64, true} : shape{2, 2, true});
       o.tasklets.slot_bytes = std::size_t{1} << 20;
       runtime rt(o);
       std::atomic<std::uint64_t> wrong{0};
@@ -180,10 +187,19 @@ TEST_SUITE("tasklet") {
       const auto deep = [&] { waits_with(std::integral_constant<std::size_t, 80 << 10>()); };
       const auto shallow = [&] { waits_with(std::integral_constant<std::size_t, 2 << 10>()); };
       const auto run_some = [&](auto f) {
+        const auto start = [&] {
+          if (how == by::spawn) rt.spawn(f);
+          else if (how == by::call_with_options)
+            thunk(rt, f, {.stack = {stack_kind::tasklet}})().get();
+          else thunk(f)().get();
+        };
+        // Calls find slots that others of their thread have left.
+        if (how == by::call) nest::run(20);
+        if (how == by::call_of_a_fiber) rt.run([] { nest::run(20); });
         const std::uint64_t before = rt.stats().tasklets.own_stacks;
         for (int i = 0; i != 10; ++i) {
-          if (calls) thunk(rt, f, {.stack = {stack_kind::tasklet}})().get();
-          else rt.spawn(f);
+          if (how == by::call_of_a_fiber) rt.run(start);
+          else start();
           rt.drain();
         }
         return rt.stats().tasklets.own_stacks - before;
