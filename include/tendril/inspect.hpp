@@ -8,7 +8,8 @@
 //
 //   started     its stack, from the saved stack pointer (registers lie there, too) to its first frame; of a segmented
 //               stack the used part of each segment, and what alloca took elsewhere; of a tasklet whose stack is
-//               copied away, the copy. A callable that was too large for the control block. The control block's
+//               copied away, the copy, perhaps in pieces, each of which is in memory that is there for one call of the
+//               visitor only. A callable that was too large for the control block. The control block's
 //               cell, in which a value waits that is handed over. The values of its fiber_local variables.
 //   not yet     the callable with what it captures
 //

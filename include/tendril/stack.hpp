@@ -87,6 +87,13 @@ struct tasklet_stats {
   /// there was no slot for a call, or because others with the same callable had 64 KiB or more on their stacks when
   /// they were copied.
   std::uint64_t own_stacks = 0;
+
+  // Copies that nobody has wanted for a while are kept as what differs from others like them.
+  std::size_t patterns = 0;             ///< what copies are compared with: kept now
+  std::uint64_t folds = 0;              ///< copies made small
+  std::uint64_t unfolds = 0;            ///< of these, wanted again
+  std::uint64_t fold_input_bytes = 0;   ///< of all copies that were made small: before
+  std::uint64_t fold_output_bytes = 0;  ///< and after
 };
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment

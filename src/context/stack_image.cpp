@@ -2,9 +2,13 @@
 #include "context/stack_image.hpp"
 
 #include "base/sanitizer.hpp"
+#include "context/image_patterns.hpp"
 
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 namespace tendril::detail {
 namespace {
@@ -48,40 +52,102 @@ unsigned char* shadow_of(const std::byte*) noexcept { return nullptr; }
 
 #endif
 
+#if TENDRIL_ASAN || TENDRIL_TSAN
+constexpr bool plain_copies = false;
+#else
+constexpr bool plain_copies = true;
+#endif
+
+constexpr std::size_t words_for(std::size_t live) noexcept {
+  return (live + shadow_bytes(live) + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t);
+}
+
 }  // namespace
 
 bool stack_image::capture(const std::byte* low, const std::byte* top) noexcept {
   const auto live = static_cast<std::size_t>(top - low);
-  const std::size_t needed = live + shadow_bytes(live);
-  if (needed > capacity_ || needed * 2 < capacity_) [[unlikely]] {
-    void* const fresh = std::malloc(needed);
-    if (fresh == nullptr) return false;
-    std::free(data_);
-    data_ = static_cast<std::byte*>(fresh);
-    capacity_ = static_cast<std::uint32_t>(needed);
+  const std::size_t needed = words_for(live) * sizeof(std::uint64_t);
+  block* b = whole();
+  if (b == nullptr || needed > b->capacity || needed * 2 < b->capacity) [[unlikely]] {
+    void* const memory = std::malloc(sizeof(block) + needed);
+    if (memory == nullptr) return false;
+    b = ::new (memory) block;
+    b->capacity = static_cast<std::uint32_t>(needed);
+    replace(reinterpret_cast<std::uintptr_t>(b));
   }
-  bytes_ = static_cast<std::uint32_t>(live);
-  copy_raw(data_, low, live);
+  b->bytes = static_cast<std::uint32_t>(live);
+  copy_raw(b->data(), low, live);
   if constexpr (has_shadow) {
-    copy_raw(data_ + live, shadow_of(low), shadow_bytes(live));
+    std::memset(b->data() + live, 0, needed - live);
+    copy_raw(b->data() + live, shadow_of(low), shadow_bytes(live));
     // Whoever comes next finds a stack without red zones.
     unpoison(low, live);
   }
   return true;
 }
 
-void stack_image::restore(std::byte* top) const noexcept {
-  std::byte* const low = top - bytes_;
-  unpoison(low, bytes_);
-  copy_raw(low, data_, bytes_);
-  if constexpr (has_shadow) copy_raw(shadow_of(low), data_ + bytes_, shadow_bytes(bytes_));
+std::size_t stack_image::restore(std::byte* top, const image_owner& owner) noexcept {
+  if (folded()) [[unlikely]] {
+    if constexpr (plain_copies) {
+      const std::size_t live = bytes();
+      reader(owner).read(top - live, SIZE_MAX);
+      return live;
+    }
+    if (!unfold_whole(owner)) {
+      std::fprintf(stderr, "tendril: no memory to bring back the stack of a tasklet (%zu bytes)\n",
+                   bytes());
+      std::abort();
+    }
+  }
+  const block& b = *whole();
+  const std::size_t live = b.bytes;
+  std::byte* const low = top - live;
+  unpoison(low, live);
+  copy_raw(low, b.data(), live);
+  if constexpr (has_shadow) copy_raw(shadow_of(low), b.data() + live, shadow_bytes(live));
+  return live;
 }
 
-void stack_image::drop() noexcept {
-  std::free(data_);
-  data_ = nullptr;
-  bytes_ = capacity_ = 0;
+/// From folded to whole.
+bool stack_image::unfold_whole(const image_owner& owner) noexcept {
+  const std::byte* const fold = fold_data();
+  const std::size_t needed = words_of_fold(fold) * sizeof(std::uint64_t);
+  void* const memory = std::malloc(sizeof(block) + needed);
+  if (memory == nullptr) return false;
+  block* const b = ::new (memory) block;
+  b->bytes = bytes_of_fold(fold);
+  b->capacity = static_cast<std::uint32_t>(needed);
+  reader(owner).read(b->data(), SIZE_MAX);
+  replace(reinterpret_cast<std::uintptr_t>(b));
+  return true;
 }
+
+bool stack_image::fold(image_patterns& patterns, const image_owner& owner) noexcept {
+  const block& b = *whole();
+  std::byte* const fold = patterns.fold(b.data(), words_for(b.bytes), b.bytes, owner);
+  if (fold == nullptr) return false;
+  replace(reinterpret_cast<std::uintptr_t>(fold) | folded_bit);
+  return true;
+}
+
+std::size_t stack_image::bytes() const noexcept {
+  if (folded()) return bytes_of_fold(fold_data());
+  return word_ != 0 ? whole()->bytes : 0;
+}
+
+std::size_t stack_image::folded_bytes() const noexcept { return size_of_fold(fold_data()); }
+
+/// Who inspects it while all threads are stopped (inspect.hpp) finds the one or the other between any two instructions.
+void stack_image::replace(std::uintptr_t word) noexcept {
+  const std::uintptr_t old = word_;
+  std::atomic_signal_fence(std::memory_order_release);
+  word_ = word;
+  std::atomic_signal_fence(std::memory_order_release);
+  if ((old & folded_bit) != 0) free_fold(reinterpret_cast<const std::byte*>(old & ~folded_bit));
+  else std::free(reinterpret_cast<void*>(old));
+}
+
+void stack_image::drop() noexcept { replace(0); }
 
 void spoil_stack(std::byte* low, std::byte* top) noexcept {
   const auto bytes = static_cast<std::size_t>(top - low);

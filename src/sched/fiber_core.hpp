@@ -7,10 +7,11 @@
 //                completion, closure.
 //   fiber_frame  at the top of the fiber's stack slice, above the first byte the fiber's code can use;
 //                exists from the first run to the end. What only a running or parked fiber needs: its
-//                wait_block (node, timer, stop callback, value cell), its ambient state.
+//                wait_block (node, timer), its ambient state, and wait_extras (stop callback, value cell).
 //                It shares the page that every parked fiber commits anyway, so a parked fiber costs
-//                one page and one core. A tasklet's lies elsewhere, since its stack is copied away: no
-//                code may assume more than that core->frame points to it.
+//                one page and one core. A tasklet's lies elsewhere, since its stack is copied away, and
+//                has no extras until it needs them: no code may assume more than that core->frame
+//                points to it.
 //
 //     spawn            pick            return
 //    ------> runnable ------> running --------> done
@@ -130,11 +131,17 @@ struct wait_block {
   wait_reason reason;
 
   wait_timer timer;
-  std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
-  alignas(16) std::byte cell[own_cell_bytes];
   flow_locals flow;  ///< last: in a frame, beside what is read at the end
 };
 static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(wait_reason) <= cacheline_bytes);
+
+/// What some waits need besides: for a value handed over, and to be ended by a stop token.
+struct wait_extras {
+  wait_extras() noexcept {}  // the cell is its user's to construct
+
+  alignas(16) std::byte cell[own_cell_bytes];
+  std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
+};
 
 /// Rare attributes, allocated when first needed.
 struct fiber_extras {
@@ -164,6 +171,13 @@ struct fiber_frame {
   fiber_core* core;
   stack_slice slice;
   thread_waiter* thread = nullptr;  ///< to be woken while affinity is affinity_thread
+};
+
+/// The frame of a fiber that has a stack of its own.
+struct own_frame : fiber_frame {
+  using fiber_frame::fiber_frame;
+
+  wait_extras extras;
 };
 
 /// Where a core's extras are. A fiber that has none, but inherits ambient values, carries these in the same
@@ -265,7 +279,9 @@ std::int8_t checked_affinity(int affinity);
 void reset_shell_core(fiber_core* c) noexcept;
 void free_shell_core(fiber_core* c, worker_thread& t) noexcept;
 
-/// The wait block of any waiter.
+/// The wait block of any waiter, and its extras. Who asks for those of a tasklet the first time allocates them.
 wait_block& block_of(waiter* w) noexcept;
+wait_extras& wait_extras_of(waiter* w) noexcept;
+wait_extras& wait_extras_of_tasklet(fiber_core& c) noexcept;
 
 }  // namespace tendril::detail

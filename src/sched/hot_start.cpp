@@ -130,7 +130,7 @@ void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
   c->frame.store(nullptr, std::memory_order_relaxed);
   c->host = nullptr;  // of its last call; for who looks whom a fiber is hosted by
   if (is_tasklet(c->stack_class)) t.tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
-  else frame->~fiber_frame();
+  else static_cast<own_frame*>(frame)->~own_frame();
   release_stack(t, w, slice, c->stack_class);
   free_shell_core(c, t);
 }

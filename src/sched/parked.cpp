@@ -55,6 +55,14 @@ segment* first_segment(const fiber_core& c, const fiber_frame& frame) noexcept {
   return segment_at_end(frame.slice, first_bytes(c.stack_class));
 }
 
+/// In pieces: there may be no room for all, and no way to get it.
+void visit_folded(const tasklet_frame& frame, range_visitor visit) {
+  std::array<std::byte, 2048> words;
+  fold_reader reader = frame.image.reader(image_owner_of(frame));
+  while (const std::size_t n = reader.read(words.data(), words.size() / sizeof(std::uint64_t)))
+    visit(words.data(), words.data() + n * sizeof(std::uint64_t));
+}
+
 /// What a fiber that does not run has of its stack in use. False: its frame is not in that range.
 bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t flags,
                  range_visitor visit) {
@@ -70,7 +78,8 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
     return true;
   }
   if (!is_tasklet(c.stack_class)) {
-    const auto* const end = reinterpret_cast<const std::byte*>(&frame + 1);
+    const auto* const end =
+        reinterpret_cast<const std::byte*>(&static_cast<const own_frame&>(frame) + 1);
     if (sp < frame.slice.low || sp >= end) return false;
     visit(sp, end);  // and the frame, which lies above
     return true;
@@ -84,15 +93,27 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
   if ((flags & flag::away) == 0) {
     const stack_slice& slot = tasklet.home->slice;
     if (low >= slot.low && low < slot.high) visit(low, slot.high);
-  } else if (tasklet.started && tasklet.image.bytes() != 0) {
-    visit(tasklet.image.data(), tasklet.image.data() + tasklet.image.bytes());
+  } else if (tasklet.started && tasklet.image.folded()) {
+    visit_folded(tasklet, visit);
+  } else if (const stack_image::block* const b = tasklet.image.whole();
+             tasklet.started && b != nullptr) {
+    visit(b->data(), b->data() + b->bytes);
   }
   return false;  // the frame lies elsewhere
 }
 
 void visit_started(const fiber_core& c, const fiber_frame& frame, std::uint32_t flags,
                    range_visitor visit) {
-  if (!visit_stack(c, frame, flags, visit)) visit(&frame, &frame + 1);
+  if (!visit_stack(c, frame, flags, visit)) {
+    visit(&frame, &frame + 1);
+    if (is_tasklet(c.stack_class)) {
+      if (const wait_extras* const e = static_cast<const tasklet_frame&>(frame).extras)
+        visit(e, e + 1);
+    } else {
+      const auto& own = static_cast<const own_frame&>(frame);
+      visit(&own.extras, &own.extras + 1);
+    }
+  }
   visit_closure(c, visit);
   visit_locals(frame.block.flow, visit);
 }

@@ -406,12 +406,17 @@ runtime_stats scheduler::stats() const {
   s.spare_threads = crew_.spare_threads();
   s.stacks = stack_source_.stats();
   s.tasklets.slots = slots_.cut();
+  s.tasklets.patterns = slots_.patterns();
   const auto add = [&s](const slot_cache& c) {
     s.tasklets.captures += c.captures.get();
     s.tasklets.restores += c.restores.get();
     s.tasklets.bytes_copied += c.bytes_copied.get();
     s.tasklets.conflicts += c.conflicts.get();
     s.tasklets.own_stacks += c.own_stacks.get();
+    s.tasklets.folds += c.folds.get();
+    s.tasklets.unfolds += c.unfolds.get();
+    s.tasklets.fold_input_bytes += c.fold_input.get();
+    s.tasklets.fold_output_bytes += c.fold_output.get();
   };
   for (const auto& w : workers_) add(w->slots());
   add(outside_slots_);

@@ -6,6 +6,7 @@
 #include "sched/pinned_stack.hpp"
 #include "sched/slot_contract.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -13,6 +14,9 @@
 
 namespace tendril::detail {
 namespace {
+
+/// Of all slots together, at most about so many images that are in use now and then are not folded.
+constexpr unsigned whole_images = 1U << 16;
 
 [[noreturn]] void no_memory_for(const fiber_core& c, std::size_t bytes) noexcept {
   std::fprintf(stderr,
@@ -36,6 +40,7 @@ slot_table::slot_table(const slot_options& options)
     : strict_(options.strict),
       limit_(options.most),
       entry_(options.entry),
+      most_whole_(std::clamp(whole_images / options.most, 16U, 4096U)),
       arena_(options.size_class, options.most, options.guard),
       slots_(std::make_unique<slot[]>(limit_)),
       deep_(std::make_unique<std::atomic<std::uint64_t>[]>(65'536 / 64)) {}
@@ -44,6 +49,10 @@ slot_table::~slot_table() {
   for (unsigned i = 0; i != cut(); ++i)
     TENDRIL_ASSERT(slots_[i].bound.load(std::memory_order_relaxed) == 0,
                    "slots outlive their tasklets");
+  for (slot* s = free_; s != nullptr; s = s->next_free) {
+    [[maybe_unused]] const bool listed_once = std::exchange(s->listed, false);
+    TENDRIL_ASSERT(listed_once, "a free slot is in one list, once");
+  }
 }
 
 // ---- Which slot ------------------------------------------------------------------------------
@@ -103,7 +112,8 @@ slot* slot_table::cut_one() noexcept {
   return &s;
 }
 
-/// It stays `listed` until it is bound: others that retire from it meanwhile do not list it again.
+/// It stays `listed` until it is bound by who took it: others that retire from it meanwhile do not list it again. Who
+/// finds it by share() leaves it in its list.
 slot* slot_table::pop_free(slot_cache& mine) noexcept {
   if (slot* const s = mine.free) {
     mine.free = s->next_free;
@@ -190,7 +200,11 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   r.flags.fetch_or(flag::away, std::memory_order_relaxed);
   s.resident.store(nullptr, std::memory_order_relaxed);
   mine.captures.add();
-  mine.bytes_copied.add(f.image.bytes());
+  mine.bytes_copied.add(static_cast<std::size_t>(top - low));
+  stack_image::block& b = *f.image.whole();
+  b.owner = &f;
+  s.images.push(b);
+  if (s.images.count > s.images.limit) fold_oldest(s, mine);
   if (strict_) {
     spoil_stack(low, top);
     s.spoiled = low;
@@ -214,13 +228,31 @@ void slot_table::settle(slot& s, fiber_core& c) noexcept {
   s.resident.store(&c, std::memory_order_relaxed);
 }
 
+/// An image that is like no other stays whole, and is not looked at again.
+void slot_table::fold_oldest(slot& s, slot_cache& mine) noexcept {
+  stack_image::block& b = *s.images.oldest;
+  s.images.remove(b);
+  tasklet_frame& f = *static_cast<tasklet_frame*>(b.owner);
+  b.owner = nullptr;
+  const std::size_t before = f.image.bytes();
+  if (!f.image.fold(patterns_, image_owner_of(f))) return;
+  mine.folds.add();
+  mine.fold_input.add(before);
+  mine.fold_output.add(f.image.folded_bytes());
+}
+
 void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
   settle(s, c);
   if (f.started) {
-    f.image.restore(s.slice.high);
+    if (f.image.folded()) {
+      mine.unfolds.add();
+      s.images.limit = std::min(s.images.limit + 1, most_whole_);
+    } else if (f.image.whole()->owner != nullptr) {
+      s.images.remove(*f.image.whole());
+    }
     mine.restores.add();
-    mine.bytes_copied.add(f.image.bytes());
+    mine.bytes_copied.add(f.image.restore(s.slice.high, image_owner_of(f)));
   } else {
     unpoison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
     c.ctx.make(s.slice.low, s.slice.high, entry_);
@@ -228,7 +260,10 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   }
   if (strict_ || s.waiting_first != nullptr)
     c.flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_release);
   c.flags.fetch_and(~flag::away, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_release);
+  if (f.image.folded()) f.image.drop();  // after that: see stack_image::replace()
 }
 
 fiber_core* slot_table::next_waiting(slot& s) noexcept {

@@ -36,6 +36,11 @@
 // Copies are made on other stacks: by who wants to enter, or by who arrives after the departure. They are made under
 // the slot's lock, which is a spinlock whose waiters yield their threads: mostly a kilobyte, a microsecond at most.
 //
+// Images that nobody wanted while several others of the same slot were made are folded (stack_image.hpp): the slot
+// keeps those that are whole in the order in which they were made, and how many it keeps it learns: one more each
+// time that a folded one is wanted again. So those that take turns are copied as they are, and crowds that wait
+// take little memory, without a thread that looks for them.
+//
 // Placement: a new tasklet takes a slot nobody is bound to, one used just before if possible; else one more is cut, up
 // to the limit; else the best of a few drawn at random: empty, or its resident parked, and with few bound to it.
 //
@@ -45,6 +50,7 @@
 #include "base/cacheline.hpp"
 #include "base/spinlock.hpp"
 #include "base/tally.hpp"
+#include "context/image_patterns.hpp"
 #include "context/stack_image.hpp"
 #include "platform/switch.hpp"
 #include "sched/fiber_core.hpp"
@@ -56,10 +62,34 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 
 namespace tendril::detail {
+
+/// The whole images of those bound to one slot, by age; under its lock.
+struct image_queue {
+  static constexpr std::uint32_t least = 4;
+
+  stack_image::block* oldest = nullptr;
+  stack_image::block* newest = nullptr;
+  std::uint32_t count = 0;
+  std::uint32_t limit = least;
+
+  void push(stack_image::block& b) noexcept {
+    b.newer = nullptr;
+    b.older = newest;
+    (newest != nullptr ? newest->newer : oldest) = &b;
+    newest = &b;
+    ++count;
+  }
+  void remove(stack_image::block& b) noexcept {
+    (b.newer != nullptr ? b.newer->older : newest) = b.older;
+    (b.older != nullptr ? b.older->newer : oldest) = b.newer;
+    --count;
+  }
+};
 
 struct alignas(cacheline_bytes) slot {
   spinlock lock;
@@ -76,23 +106,45 @@ struct alignas(cacheline_bytes) slot {
   fiber_core* waiting_last = nullptr;
   stack_slice slice;
   slot* next_free = nullptr;
+  image_queue images;
 };
 
 /// What a tasklet has for a frame: not on the stack, which others use meanwhile.
 struct tasklet_frame : fiber_frame {
   explicit tasklet_frame(fiber_core* c) noexcept : fiber_frame(c, {}) {}
+  ~tasklet_frame() {
+    if (extras == nullptr) return;
+    extras->~wait_extras();
+    std::free(extras);
+  }
 
   slot* home = nullptr;  ///< null until it first runs
+  stack_image image;     ///< its bytes, while it is away
+  wait_extras* extras = nullptr;
   bool started = false;  ///< there is a context to continue
   bool stays =
       false;  ///< in its slot, though it waits: stack_hold.hpp. Its own, and read while it is held
   std::uint16_t kind = 0;        ///< of its callable
   std::uint32_t generation = 0;  ///< its slot's, when it got there last
-  stack_image image;             ///< its bytes, while it is away
 };
+static_assert(TENDRIL_ASAN || TENDRIL_TSAN || sizeof(tasklet_frame) <= 224,
+              "a million tasklets pay for every byte");
 
 inline tasklet_frame& tasklet_frame_of(const fiber_core& c) noexcept {
   return *static_cast<tasklet_frame*>(c.the_frame());
+}
+
+template <class T>
+image_owner::range range_of(const T& object) noexcept {
+  return {reinterpret_cast<std::uintptr_t>(&object) + sizeof object, sizeof object};
+}
+/// What the words of its image are relative to.
+inline image_owner image_owner_of(const tasklet_frame& f) noexcept {
+  const stack_slice& slot = f.home->slice;  // not the frame's: pinned_stack.hpp
+  return {
+      {reinterpret_cast<std::uintptr_t>(slot.high), static_cast<std::size_t>(slot.high - slot.low)},
+      range_of(*f.core),
+      range_of(f)};
 }
 
 /// A worker's: slots that nobody is bound to, the last used first; and what it did, for statistics.
@@ -107,6 +159,10 @@ struct slot_cache {
   tally bytes_copied;  ///< in both directions
   tally conflicts;     ///< times a tasklet had to wait for a slot whose resident was about to run
   tally own_stacks;    ///< fibers that asked to be tasklets and got a stack of their own
+  tally folds;         ///< images folded
+  tally unfolds;       ///< and wanted again
+  tally fold_input;    ///< bytes of those images
+  tally fold_output;   ///< and of what was kept of them
 };
 
 /// From so many live bytes on a copy costs more than a stack of its own.
@@ -187,6 +243,8 @@ class slot_table {
   }
   bool any_deep() const noexcept { return any_deep_.load(std::memory_order_relaxed); }
 
+  std::size_t patterns() const noexcept { return patterns_.size(); }
+
   // A worker that ends gives its free slots back.
   void take_back(slot_cache& mine) noexcept;
 
@@ -205,11 +263,14 @@ class slot_table {
   void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
   fiber_core* next_waiting(slot& s) noexcept;
+  void fold_oldest(slot& s, slot_cache& mine) noexcept;
 
   const bool strict_;
   const unsigned limit_;
   const platform::entry_function entry_;
+  const std::uint32_t most_whole_;  ///< images a slot
   slot_arena arena_;
+  image_patterns patterns_;
   std::unique_ptr<slot[]> slots_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> deep_;  ///< a bit for each kind
   std::atomic<bool> any_deep_{false};

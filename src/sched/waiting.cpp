@@ -45,14 +45,14 @@ class wait_setup {
     deadline_ = std::min(o.deadline, look_again);
     if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
     if (o.stop != nullptr && o.stop->stop_possible()) {
-      block.stop_callback.emplace(*o.stop, unpark_on_stop{self});
+      wait_extras_of(self).stop_callback.emplace(*o.stop, unpark_on_stop{self});
       has_callback_ = true;
     }
     if (deadline_ != no_deadline && self->what == waiter::kind::fiber) arm();
   }
   ~wait_setup() {
     if (timer_home_ != nullptr) cancel();
-    if (has_callback_) block_.stop_callback.reset();
+    if (has_callback_) wait_extras_of(self_).stop_callback.reset();
   }
   wait_setup(const wait_setup&) = delete;
   wait_setup& operator=(const wait_setup&) = delete;
@@ -180,6 +180,14 @@ wait_block& block_of(waiter* w) noexcept {
                                         : static_cast<thread_waiter*>(w)->wait;
 }
 
+wait_extras& wait_extras_of(waiter* w) noexcept {
+  if (w->what == waiter::kind::thread) return static_cast<thread_waiter*>(w)->extras;
+  auto* const c = static_cast<fiber_core*>(w);
+  if (is_tasklet(c->stack_class)) [[unlikely]]
+    return wait_extras_of_tasklet(*c);
+  return static_cast<own_frame*>(c->the_frame())->extras;
+}
+
 waiter* current_waiter() {
   if (fiber_core* const c = current_fiber()) [[likely]]
     return c;
@@ -196,7 +204,7 @@ wait_node& own_node(waiter* w) noexcept {
   return n;
 }
 
-void* own_cell(waiter* w) noexcept { return block_of(w).cell; }
+void* own_cell(waiter* w) noexcept { return wait_extras_of(w).cell; }
 
 void tiny_lock::lock_slow() noexcept {
   if (may_be_in_a_slot(this)) [[unlikely]]

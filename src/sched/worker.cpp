@@ -82,18 +82,18 @@ inline stack_slice worker::take_stack(stack_choice what) noexcept {
 stack_slice worker::acquire_stack(stack_choice what) noexcept { return take_stack(what); }
 
 static inline laid_out lay_out(fiber_core* c, stack_slice slice) noexcept {
-  std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(fiber_frame);
+  std::uintptr_t top = reinterpret_cast<std::uintptr_t>(slice.high) - sizeof(own_frame);
   std::uintptr_t limit = 0;
   if constexpr (segments_built) {
     if (is_segmented(c->stack_class)) {
       const segment* const first =
-          make_first_segment(slice, first_bytes(c->stack_class), sizeof(fiber_frame), c);
+          make_first_segment(slice, first_bytes(c->stack_class), sizeof(own_frame), c);
       top = reinterpret_cast<std::uintptr_t>(first->first_sp);
       limit = first->limit;
     }
   }
   top &= ~std::uintptr_t{63};
-  return {::new (reinterpret_cast<void*>(top)) fiber_frame(c, slice), limit};
+  return {::new (reinterpret_cast<void*>(top)) own_frame(c, slice), limit};
 }
 
 laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept { return lay_out(c, slice); }
@@ -295,7 +295,7 @@ platform::next_context worker::end_current(worker* w) noexcept {
   w->dead_class_ = what;
   w->dead_context_ = mine;
   if (!is_tasklet(what)) [[likely]]
-    frame->~fiber_frame();
+    static_cast<own_frame*>(frame)->~own_frame();
   else w->thread_->tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
   // The joiner may have freed the core by now: self is not touched below.
   fiber_core* const next = w->next_fiber();

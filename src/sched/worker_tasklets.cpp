@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <utility>
 
 namespace tendril::detail {
@@ -21,6 +22,16 @@ namespace {
 }
 
 }  // namespace
+
+wait_extras& wait_extras_of_tasklet(fiber_core& c) noexcept {
+  tasklet_frame& f = tasklet_frame_of(c);
+  if (f.extras == nullptr) {
+    void* const memory = std::malloc(sizeof(wait_extras));
+    if (memory == nullptr) no_frame_for(c);
+    f.extras = ::new (memory) wait_extras;
+  }
+  return *f.extras;
+}
 
 /// c has flag::away. True: it can be switched to. False: it waits for its slot.
 bool worker::bring_in(fiber_core* c) noexcept {

@@ -374,6 +374,37 @@ TEST_SUITE("parked") {
     }
   }
 
+  TEST_CASE("tasklets are found in images that were folded, with what only they hold") {
+    runtime_options options{.workers = 1};
+    options.stack.kind = tendril::stack_kind::reserved;  // of the fiber that looks
+    options.tasklets.slots = 1;
+    runtime rt(options);
+    tokens seen;
+    tokens again;
+    tendril::tasklet_stats stats;
+    rt.run([&] {
+      auto gate = std::make_unique<tendril::latch>(1);
+      parked_epoch epoch{};
+      const fiber_options tasklet{.stack = {tendril::stack_kind::tasklet}};
+      std::vector<fiber> fibers;
+      for (std::uint32_t i = 0; i != 16; ++i)
+        fibers.emplace_back(tasklet, [&gate = *gate, i] { holding(i, [&] { gate.wait(); }); });
+      for (int i = 0; i != 80; ++i) this_fiber::yield();
+      stats = rt.stats().tasklets;
+      seen = look(epoch);
+      again = look(epoch);
+      gate->count_down();
+      for (auto& f : fibers) f.join();
+    });
+    REQUIRE(stats.folds >= 8);
+    REQUIRE(stats.unfolds == 0);
+    for (std::uint32_t i = 0; i != 16; ++i) {
+      CAPTURE(i);
+      CHECK(seen.found[i] >= 1);
+      CHECK(again.found[i] == 0);
+    }
+  }
+
   TEST_CASE("a fiber that hosts a call is not taken for one that does not run") {
     auto rt = one_worker();
     tokens in_call;

@@ -90,6 +90,63 @@ TEST_SUITE("tasklet") {
     }
   }
 
+  TEST_CASE("a crowd that waits is folded, and comes back as it was") {
+    for (const bool strict : {false, true}) {
+      CAPTURE(strict);
+      runtime rt(with({1, 2, strict}));
+      constexpr unsigned count = 400;
+      constexpr unsigned depth = 12;
+      latch gate(1);
+      std::atomic<std::uint64_t> sum{0};
+      std::atomic<int> wrong{0};
+      tasklet_stats parked;
+      rt.run([&] {
+        for (unsigned i = 0; i != count; ++i)
+          spawn([&, i] {
+            try {
+              throw i;
+            } catch (unsigned& caught) {  // in flight meanwhile
+              sum += descend(depth, i, gate);
+              try {
+                throw;
+              } catch (unsigned& again) {
+                if (&again != &caught || again != i) ++wrong;
+              }
+            }
+          });
+        for (unsigned i = 0; i != count + 20; ++i) this_fiber::yield();
+        parked = rt.stats().tasklets;
+        gate.count_down();
+      });
+      rt.drain();
+      CHECK(sum == count * (depth + 1));
+      CHECK(wrong == 0);
+      CHECK(parked.folds > count / 2);
+      CHECK(parked.unfolds <= 20);
+      CHECK(parked.patterns >= 1);
+      CHECK(parked.fold_output_bytes * 2 < parked.fold_input_bytes);
+      const tasklet_stats ended = rt.stats().tasklets;
+      CHECK(ended.unfolds == ended.folds);
+    }
+  }
+
+  TEST_CASE("those that take turns are soon not folded any more") {
+    runtime rt(with({1, 1, false}));
+    constexpr unsigned count = 20;
+    constexpr int rounds = 200;
+    rt.run([] {  // which does not wait: they all begin together
+      for (unsigned i = 0; i != count; ++i)
+        spawn([] {
+          for (int k = 0; k != rounds; ++k) this_fiber::yield();
+        });
+    });
+    rt.drain();
+    const tasklet_stats stats = rt.stats().tasklets;
+    CHECK(stats.restores > count * (rounds - 1));
+    CHECK(stats.folds > 0);
+    CHECK(stats.unfolds <= 2 * count);
+  }
+
   TEST_CASE("two that share one slot take turns") {
     runtime rt(with({1, 1, false}));
     channel<int> there(0);
@@ -108,6 +165,21 @@ TEST_SUITE("tasklet") {
     rt.drain();
     CHECK(wrong == 0);
     CHECK(rt.stats().tasklets.captures >= 1000);
+  }
+
+  TEST_CASE("a slot that one worker keeps as free, and another's tasklet has used, is free once") {
+    runtime rt(with({2, 2, false}));  // whose end finds a slot that is listed twice
+    for (int round = 0; round != 4; ++round)
+      for (const int worker : {0, 1}) {
+        fiber_options o;
+        o.affinity = worker;
+        rt.run([&o] {
+          std::vector<fiber> two;
+          for (int i = 0; i != 2; ++i) two.emplace_back(o, [] { this_fiber::yield(); });
+          for (fiber& f : two) f.join();
+        });
+      }
+    CHECK(rt.stats().tasklets.slots == 2);
   }
 
   TEST_CASE("one that yields in a loop makes room for who waits for its slot") {
