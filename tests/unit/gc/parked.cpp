@@ -203,13 +203,13 @@ TEST_SUITE("gc") {
     std::atomic<long> broken{0};
     long collected = -1;
     runtime rt({.workers = 1});
+    const auto pinned = [&](long seed, auto wait) {
+      auto pin = [&] { this_fiber::pin([&] { broken += hold(count, -seed, depth, wait); }); };
+      broken += hold(count, seed, depth, pin);
+    };
     rt.run([&] {
       auto gate = std::make_unique<tendril::latch>(1);
       auto arrived = std::make_unique<tendril::latch>(fibers);
-      const auto pinned = [&](long seed, auto wait) {
-        auto pin = [&] { this_fiber::pin([&] { broken += hold(count, -seed, depth, wait); }); };
-        broken += hold(count, seed, depth, pin);
-      };
       std::vector<fiber> all;
       for (int i = 0; i != fibers; ++i)
         all.emplace_back([&pinned, &gate = *gate, &arrived = *arrived, i] {

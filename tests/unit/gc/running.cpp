@@ -99,7 +99,7 @@ TEST_SUITE("gc_running") {
     runtime rt({.workers = 2});
     const auto call = [&](long seed) {
       node* const mine = count.make(seed);
-      auto second = tendril::thunk([&] {
+      auto second = tendril::thunk([&count, &broken, seed] {
         node* const list = list_of(count, 8, seed);
         if (seed % 3 == 0) this_fiber::yield();
         broken += broken_in(list, 8, seed);
