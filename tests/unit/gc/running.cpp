@@ -58,6 +58,7 @@ TEST_SUITE("gc_running") {
     const long rounds = tendril::test::rounds(60, 4);
     node_count& count = tendril::test::new_count();
     std::atomic<long> broken{0};
+    std::atomic<long> running{32};
     std::atomic<bool> end{false};
     runtime rt({.workers = 3});
     // Never switches away: stopped in the middle of its code, on whatever it stands on.
@@ -70,7 +71,6 @@ TEST_SUITE("gc_running") {
       });
     });
     rt.run([&] {
-      std::atomic<long> running{32};
       std::vector<fiber> all;
       for (int i = 0; i != 32; ++i)
         all.emplace_back([&, i] {
