@@ -132,10 +132,10 @@ TEST_SUITE("gc_running") {
     collector();
     node_count& count = tendril::test::new_count();
     std::atomic<long> broken{0};
+    std::atomic<int> blocked{0};
+    std::atomic<bool> end{false};
     runtime rt({.workers = 1, .on_blocked_worker = [](std::string_view) {}});
     rt.run([&] {
-      std::atomic<int> blocked{0};
-      std::atomic<bool> end{false};
       std::vector<fiber> all;
       for (int i = 0; i != 3; ++i)
         all.emplace_back([&, i] {
