@@ -15,6 +15,11 @@ install(TARGETS tendril
   RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}"
   FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
   INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+if(TARGET tendril_intercept)
+  install(TARGETS tendril_intercept
+    EXPORT tendril-targets
+    LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+endif()
 install(EXPORT tendril-targets NAMESPACE tendril:: DESTINATION "${TENDRIL_CMAKE_DIR}")
 
 configure_package_config_file(

@@ -67,7 +67,7 @@ readiness_set::~readiness_set() {
 
 int readiness_set::add(int fd, std::uint64_t tag) noexcept {
   epoll_event e{};
-  e.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+  e.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
   e.data.u64 = tag;
   if (::epoll_ctl(set_, EPOLL_CTL_ADD, fd, &e) == 0) return 0;
   if (errno != EEXIST) return errno;

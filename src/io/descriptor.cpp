@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "base/check.hpp"
@@ -245,7 +246,7 @@ int descriptor::attach_here() noexcept {
 }
 
 std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
-                                 bool retried, const char* reason) {
+                                 bool retried, const char* reason, bool foreign) {
   // Ends before the fiber parks. Should the worker change its thread in between, it keeps its loop.
   std::optional<worker_use> here(std::in_place, worker_use::may_move{});
   waiter* const self = current_waiter();
@@ -276,14 +277,36 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   home_->arm(*this, d);
   io_loop::here().add_pending();
   here.reset();
-  const outcome result =
-      wait_locked(lock_, s.waiters, node, {.deadline = deadline, .reason = reason});
+  const outcome result = wait_locked(
+      lock_, s.waiters, node,
+      {.deadline = deadline, .cancelable = !foreign, .reason = reason, .on_context = !foreign});
   here.emplace(worker_use::may_move{});
   io_loop::here().remove_pending();  // perhaps another loop by now
   here.reset();
   if (result == outcome::signalled) return {};
   if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
   return to_error(result);
+}
+
+int descriptor::enlist(std::uint32_t generation, direction d, wait_node& node,
+                       bool& took_token) noexcept {
+  const worker_use here{worker_use::may_move{}};
+  std::lock_guard hold(lock_);
+  if (!is_open(generation)) return EBADF;
+  if (const int error = attach_here(); error != 0) return error;
+  side& s = side_of(d);
+  s.state.fetch_or(waiting, std::memory_order_acq_rel);  // invariant 6
+  took_token = (s.state.fetch_and(~ready, std::memory_order_acq_rel) & ready) != 0;
+  s.waiters.push_back(node);
+  home_->arm(*this, d);
+  return 0;
+}
+
+bool descriptor::delist(direction d, wait_node& node) noexcept {
+  std::lock_guard hold(lock_);
+  if (node.result.load(std::memory_order_acquire) != outcome::waiting) return true;
+  side_of(d).waiters.remove(node);
+  return false;
 }
 
 std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
@@ -431,6 +454,51 @@ descriptor_ref adopt_descriptor(int fd, descriptor_kind kind) {
   // Release: pairs with enter()'s acquire.
   d.word_.store(descriptor::word_of(generation), std::memory_order_release);
   return {fd, generation};
+}
+
+descriptor_ref share_descriptor(int fd, descriptor_kind (*kind)(int)) {
+  static tiny_lock adopting;  // two who see a number for the first time must not adopt it in turn
+  descriptor& d = obtain_entry(fd);
+  auto word = d.word_.load(std::memory_order_acquire);
+  if ((word & descriptor::closing_bit) != 0) {
+    const descriptor_kind k = kind(fd);
+    std::lock_guard hold(adopting);
+    word = d.word_.load(std::memory_order_acquire);
+    if ((word & descriptor::closing_bit) != 0) return adopt_descriptor(fd, k);
+  }
+  return {fd, static_cast<std::uint32_t>(word >> 32)};
+}
+
+drop_result drop_descriptor(int fd) noexcept {
+  descriptor* const d = find_descriptor(fd);
+  if (d == nullptr) return drop_result::unknown;
+  const auto before = d->word_.load(std::memory_order_acquire);
+  if ((before & descriptor::closing_bit) != 0)
+    return (before & descriptor::users_mask) != 0 ? drop_result::closing : drop_result::unknown;
+  const auto generation = static_cast<std::uint32_t>(before >> 32);
+  if (!d->begin_close(generation, descriptor::closing_bit | descriptor::keep_bit))
+    return drop_result::closing;
+  d->wake_everybody(generation);
+  for (int patience = 1000;
+       (d->word_.load(std::memory_order_acquire) & descriptor::users_mask) != 1 && patience > 0;
+       --patience)
+    std::this_thread::yield();
+  int number = fd;
+  {
+    std::lock_guard hold(d->lock_);
+    if (d->home_ != nullptr) {
+      number = d->home_->detach(*d, false);
+      d->home_ = nullptr;
+    }
+  }
+  // Whom we did not wait for finds another generation. Unless the number is somebody's anew already.
+  const std::uint32_t next = generation + 1 != 0 ? generation + 1 : 1;
+  auto word = d->word_.load(std::memory_order_relaxed);
+  while (static_cast<std::uint32_t>(word >> 32) == generation &&
+         !d->word_.compare_exchange_weak(word, descriptor::word_of(next) | descriptor::closing_bit,
+                                         std::memory_order_acq_rel, std::memory_order_relaxed)) {
+  }
+  return number >= 0 ? drop_result::dropped : drop_result::closed;
 }
 
 std::error_code close_descriptor(descriptor_ref ref) noexcept {

@@ -66,6 +66,14 @@ enum class descriptor_kind : std::uint8_t {
   other,   ///< datagram and listening sockets, pipes, anything else
 };
 
+/// What has become of a number whose file the program itself closes.
+enum class drop_result : std::uint8_t {
+  unknown,  ///< the table has nothing about it
+  dropped,  ///< the table has no more, and nobody uses it: to be closed
+  closed,   ///< dropped, and closed already, or about to be by the loop that watched it
+  closing,  ///< somebody else is closing it right now
+};
+
 class alignas(64) descriptor {
  public:
   descriptor() noexcept = default;
@@ -77,6 +85,11 @@ class alignas(64) descriptor {
   /// True: the number stays open, and means this generation's file, until leave().
   bool enter(std::uint32_t generation) noexcept;
   void leave(std::uint32_t generation) noexcept;
+
+  /// A look: the table has the number, in whichever generation.
+  bool is_adopted() const noexcept {
+    return (word_.load(std::memory_order_acquire) & closing_bit) == 0;
+  }
 
   /// Takes the token; false: wait.
   bool take_token(direction d) noexcept {
@@ -96,11 +109,20 @@ class alignas(64) descriptor {
 
   /// Parks the calling fiber until the direction may be worth a try. An empty code: the caller holds the
   /// token, try again.
-  /// Precondition: entered. `retried`: the caller was woken before and found the token gone.
+  /// Precondition: entered, or nothing is done to the number before it has been. `retried`: the caller was woken
+  /// before and found the token gone. `foreign`: the wait is within code that knows nothing of fibers,
+  /// and is ended by no stop request, scope or synchronization context.
   ///
   /// \switch yes
   std::error_code wait(std::uint32_t generation, direction d, time_point deadline, bool retried,
-                       const char* reason);
+                       const char* reason, bool foreign = false);
+
+  /// For waits for several descriptors: puts `node`, which is no fiber's own_node(), into the list. 0, or an
+  /// errno: EBADF when closed, else what registering failed with; the node is not in the list then.
+  /// `took_token`: there was one, which is now the caller's.
+  int enlist(std::uint32_t generation, direction d, wait_node& node, bool& took_token) noexcept;
+  /// Takes the node out again. True: it had been completed before; with `signalled` that is a token.
+  bool delist(direction d, wait_node& node) noexcept;
 
   /// Parks until `until`, whatever the readiness; close() and cancellation end it early, with an error.
   std::error_code pause(std::uint32_t generation, direction d, time_point until,
@@ -150,6 +172,8 @@ class alignas(64) descriptor {
   friend descriptor_ref adopt_descriptor(int fd, descriptor_kind kind);
   friend std::error_code close_descriptor(descriptor_ref) noexcept;
   friend int release_descriptor(descriptor_ref) noexcept;
+  friend descriptor_ref share_descriptor(int fd, descriptor_kind (*kind)(int));
+  friend drop_result drop_descriptor(int fd) noexcept;
 
   static constexpr std::uint32_t ready = 1;
   static constexpr std::uint32_t waiting = 2;
@@ -221,6 +245,17 @@ std::error_code close_descriptor(descriptor_ref) noexcept;
 /// Ends the table's care without closing; returns the descriptor, -1 when it was closed already. With
 /// the portable poller it may be a duplicate. No operation may be in progress.
 int release_descriptor(descriptor_ref) noexcept;
+
+/// The generation of a number that several use who know nothing of each other: its present one, if it is open
+/// by the table, else a new one, of the kind that kind(fd) says.
+///
+/// \throws as above
+descriptor_ref share_descriptor(int fd, descriptor_kind (*kind)(int));
+
+/// The program is about to close the number, or has been given it as a new one: whoever waits on it gets EBADF,
+/// and calls in progress are waited for, but not for long: they block only where the kernel has no
+/// call that does not.
+drop_result drop_descriptor(int fd) noexcept;
 
 /// The present generation of an adopted number: for those who know numbers only.
 descriptor_ref current_descriptor(int fd) noexcept;

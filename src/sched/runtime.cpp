@@ -2,6 +2,7 @@
 //
 // The public runtime in front of the scheduler.
 #include "base/check.hpp"
+#include "sched/interception.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 #include "stack/overflow.hpp"
@@ -84,6 +85,7 @@ void run_to_completion(scheduler& s, void (*body)(void*), void* argument) {
 
 runtime::runtime(runtime_options options) {
   detail::install_process_hooks();
+  detail::install_interception();
   impl_ = std::make_unique<detail::scheduler>(*this, std::move(options));
 }
 

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Contract between the two halves of interception.
+//
+//   the front   a small shared object that stands before libc in lookup order (linked or preloaded) and
+//               defines libc's symbols; knows nothing of fibers (linux/intercept/)
+//   the core    in the library: what each call does on a fiber (src/intercept/)
+//
+// A runtime that starts looks for the function named by `install_symbol`. Where there is a front, it hands
+// over its hooks and receives libc's own functions. So a static and a shared library, a linked and
+// a preloaded front all work alike, and a program without a front pays nothing.
+//
+// Both tables are made of intercept_symbols.def: one member a symbol. Members are added at any place;
+// `version` changes with each such change, so that halves of different builds refuse each other.
+#pragma once
+
+#include <poll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tendril::platform {
+
+/// libc's own functions, whoever stands before them in lookup order.
+struct real_calls {
+#define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
+  result(*name) parameters;
+#define TENDRIL_INTERCEPT_ALIAS(name, of)
+#include "platform/intercept_symbols.def"
+#undef TENDRIL_INTERCEPT
+#undef TENDRIL_INTERCEPT_ALIAS
+};
+
+/// What the core has for each symbol; null for kinds that need nothing of it.
+struct intercept_hooks {
+  /// Where the front puts its table before it calls any of these.
+  const real_calls** real;
+  /// Whether the caller is a fiber that can park here and now: it runs on its own stack, is not pinned, and
+  /// is in no code of the runtime's.
+  bool (*parks)() noexcept;
+  /// A descriptor has been opened by libc: whatever is known of the number is about another file.
+  void (*opened)(int fd) noexcept;
+
+#define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
+  result(*name) parameters;
+#define TENDRIL_INTERCEPT_ALIAS(name, of)
+#include "platform/intercept_symbols.def"
+#undef TENDRIL_INTERCEPT
+#undef TENDRIL_INTERCEPT_ALIAS
+};
+
+/// A hash of the list: names, kinds and order.
+constexpr std::uint64_t intercept_version() noexcept {
+  std::uint64_t hash = 14695981039346656037U;
+  const char* const names[] = {
+#define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
+#kind, #result, #name, #parameters,
+#define TENDRIL_INTERCEPT_ALIAS(name, of)
+#include "platform/intercept_symbols.def"
+#undef TENDRIL_INTERCEPT
+#undef TENDRIL_INTERCEPT_ALIAS
+  };
+  for (const char* name : names)
+    for (; *name != 0; ++name) hash = (hash ^ static_cast<unsigned char>(*name)) * 1099511628211U;
+  return hash;
+}
+
+/// Why hooks were not installed.
+enum class install_result : int {
+  installed,
+  other_version,  ///< front and core are of different builds
+  hidden,         ///< libc comes before the front in lookup order
+};
+
+struct install_answer {
+  /// For messages: where the front is, and for `hidden` the first symbol that was looked up and where it is.
+  const char* front;
+  const char* symbol;
+  const char* found_in;
+};
+
+/// The front's one function of its own. Null hooks: none from now on. Any thread.
+using install_function = install_result (*)(std::uint64_t version, const intercept_hooks* hooks,
+                                            install_answer* answer);
+inline constexpr const char* install_symbol = "tendril_intercept_install";
+
+}  // namespace tendril::platform

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Finding the front, and what decides whether a call parks.
+//
+// Children. fork(): the front forgets the hooks, the child is plain libc. vfork(), and clone() called by
+// hand: the child goes on with our thread's words, so that it looks like the fiber that called it; and
+// after vfork() it shares our memory, so that closing a descriptor there must not wake who waits for
+// it here. So everything that parks or changes what is known of a descriptor asks first for the process.
+#include "intercept/install.hpp"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+
+#include "intercept/calls.hpp"
+#include "io/descriptor.hpp"
+#include "sched/interception.hpp"
+#include "sched/worker_thread.hpp"
+
+namespace tendril::detail {
+namespace {
+
+const platform::real_calls* real_table = nullptr;
+std::atomic<pid_t> process{0};
+
+bool parks() noexcept {
+  const worker_thread* const t = this_worker_thread();
+  // A thread inside its worker runs the runtime's own code, which neither parks nor may be parked in.
+  return t != nullptr && t->current != nullptr && !t->pinned() && !t->hold.looks_inside();
+}
+
+void opened(int fd) noexcept {
+  // Whoever closed the number before did so behind our back.
+  if (const descriptor* const d = find_descriptor(fd);
+      d != nullptr && d->is_adopted() && !in_other_process())
+    drop_descriptor(fd);
+}
+
+// What a kind has in the table of hooks.
+#define TENDRIL_HOOK_parks(name) &calls::name
+#define TENDRIL_HOOK_always(name) &calls::name
+#define TENDRIL_HOOK_own(name) &calls::name
+#define TENDRIL_HOOK_creates(name) nullptr
+#define TENDRIL_HOOK_alone(name) nullptr
+
+constexpr platform::intercept_hooks hooks = {
+    &real_table,
+    &parks,
+    &opened,
+#define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
+  TENDRIL_HOOK_##kind(name),
+#define TENDRIL_INTERCEPT_ALIAS(name, of)
+#include "platform/intercept_symbols.def"
+#undef TENDRIL_INTERCEPT
+#undef TENDRIL_INTERCEPT_ALIAS
+};
+
+platform::install_function find_front() noexcept {
+  return reinterpret_cast<platform::install_function>(
+      ::dlsym(RTLD_DEFAULT, platform::install_symbol));
+}
+
+void install() noexcept {
+  const platform::install_function front = find_front();
+  if (front == nullptr) return;
+  process.store(::getpid(), std::memory_order_relaxed);
+  platform::install_answer answer;
+  const auto result = front(platform::intercept_version(), &hooks, &answer);
+  if (result == platform::install_result::installed) return;
+  static std::atomic_flag said;
+  if (said.test_and_set(std::memory_order_relaxed)) return;
+  switch (result) {
+    case platform::install_result::installed:
+      break;
+    case platform::install_result::other_version:
+      std::fprintf(
+          stderr,
+          "tendril: libc's calls will block: %s is of another version than the tendril that this "
+          "program is linked with; build and install both together\n",
+          answer.front);
+      break;
+    case platform::install_result::hidden:
+      std::fprintf(
+          stderr,
+          "tendril: libc's calls will block: '%s' is found in %s, which comes before %s in lookup "
+          "order; link tendril::intercept into the program itself, not into a library of its, and "
+          "before libc, or preload it (LD_PRELOAD=%s)\n",
+          answer.symbol, answer.found_in, answer.front, answer.front);
+      break;
+  }
+}
+
+/// When the library goes (the process ends, or the plugin that contains it is unloaded) calls are libc's again.
+struct uninstaller {
+  ~uninstaller() {
+    platform::install_answer answer;
+    if (const auto front = find_front(); front != nullptr && real_table != nullptr)
+      front(platform::intercept_version(), nullptr, &answer);
+  }
+} const at_the_end;
+
+}  // namespace
+
+const platform::real_calls& real() noexcept { return *real_table; }
+
+bool in_other_process() noexcept { return ::getpid() != process.load(std::memory_order_relaxed); }
+
+[[gnu::noinline]] int errno_now() noexcept { return errno; }
+
+[[gnu::noinline]] long finish(long result, int errno_before) noexcept {
+  errno = result < 0 ? static_cast<int>(-result) : errno_before;
+  return result < 0 ? -1 : result;
+}
+
+void install_interception() noexcept { install(); }
+
+}  // namespace tendril::detail

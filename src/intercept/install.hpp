@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The core's side of platform/intercept.hpp.
+#pragma once
+
+#include "platform/intercept.hpp"
+
+namespace tendril::detail {
+
+/// libc's own functions. Only for code that hooks call.
+const platform::real_calls& real() noexcept;
+
+/// True in a child that shares our memory or is a copy of it, and has not been told so: vfork(), a bare clone().
+/// It must neither park nor touch what is its parent's. A system call: for slow paths.
+bool in_other_process() noexcept;
+
+}  // namespace tendril::detail

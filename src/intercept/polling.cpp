@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Waiting for several descriptors: a node in the list of each (descriptor, direction) that is asked for.
+//
+//   look:    poll(2) without waiting; it answers, checks the arguments, and finds out what no event tells
+//   enlist:  a node in each list; tokens that lie there are taken: what they promise may have come after the
+//            look, so where there were any, look again
+//   park:    until a node is completed (with a token), or time is over
+//   look:    again, and put down the tokens of what is ready: whoever reads next wants them
+//
+// A token that turns out to promise nothing is dropped, as after a read that found nothing: the direction is
+// drained. That is so if what was asked for is all that the token is about (POLLIN, POLLOUT). Who waits for POLLPRI
+// or for hangups alone could neither drop it nor pass it on (two of them would pass it to each other
+// for ever), and watches the file by a duplicate of its own, whose tokens are nobody else's.
+//
+// The nodes are on the heap: a fiber's stack may be copied away while it is parked. Nobody is inside a
+// descriptor while parked, so close() need not wait for us: it completes the nodes, and the next look says
+// POLLNVAL.
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+#include "intercept/calls.hpp"
+#include "intercept/file_facts.hpp"
+#include "intercept/install.hpp"
+#include "io/io_loop.hpp"
+
+namespace tendril::detail {
+namespace {
+
+constexpr short read_events = POLLIN | POLLRDNORM | POLLRDBAND | POLLPRI | POLLRDHUP;
+constexpr short write_events = POLLOUT | POLLWRNORM | POLLWRBAND;
+/// All that a token of the direction is about.
+constexpr short token_events(direction d) noexcept {
+  return d == direction::read ? POLLIN | POLLRDNORM : POLLOUT | POLLWRNORM;
+}
+
+struct watched {
+  wait_node node;
+  descriptor* entry = nullptr;
+  std::uint32_t generation = 0;
+  std::uint32_t place = 0;  ///< in the set
+  direction way = direction::read;
+  int duplicate = -1;  ///< to be closed
+  bool holds_token = false;
+  bool listed = false;
+};
+
+[[gnu::noinline]] long look(pollfd* set, nfds_t count) noexcept {
+  for (;;) {
+    const int n = real().poll(set, count, 0);
+    if (n >= 0) return n;
+    // Delivered to this thread, which is not what waits.
+    if (errno != EINTR) return -errno;
+  }
+}
+
+class watch_list {
+ public:
+  watch_list(pollfd* set, nfds_t count) noexcept : set_(set), count_(count) {}
+  ~watch_list() {
+    for (std::size_t i = 0; i != size_; ++i) end(nodes_[i]);
+    delete[] nodes_;
+  }
+  watch_list(const watch_list&) = delete;
+  watch_list& operator=(const watch_list&) = delete;
+
+  /// 0 or an errno.
+  int fill() noexcept {
+    std::size_t wanted = 0;
+    for (nfds_t i = 0; i != count_; ++i)
+      if (set_[i].fd >= 0) wanted += ways(set_[i].events);
+    if (wanted == 0) return 0;
+    nodes_ = new (std::nothrow) watched[wanted];
+    if (nodes_ == nullptr) return ENOMEM;
+    waiter* const self = current_waiter();
+    for (nfds_t i = 0; i != count_; ++i) {
+      if (set_[i].fd < 0) continue;
+      file_use use;
+      if (const int error = look_at_file(set_[i].fd, use); error != 0) return error;
+      const bool writes = (set_[i].events & write_events) != 0;
+      int error = 0;
+      if (!writes || (set_[i].events & read_events) != 0)
+        error = add(self, use, i, direction::read);
+      if (error == 0 && writes) error = add(self, use, i, direction::write);
+      if (error != 0) return error;
+    }
+    return 0;
+  }
+
+  /// Every node into its list that is in none. `again`: look again before parking. 0 or an errno.
+  int enlist(bool& again) noexcept {
+    again = false;
+    for (std::size_t i = 0; i != size_; ++i) {
+      watched& w = nodes_[i];
+      if (w.listed) continue;
+      w.node.result.store(outcome::waiting, std::memory_order_relaxed);
+      bool token = false;
+      const int error = w.entry->enlist(w.generation, w.way, w.node, token);
+      if (error == EBADF) {
+        again = true;  // closed just now: the look will say so
+        return 0;
+      }
+      if (error != 0) return error;
+      w.listed = true;
+      w.holds_token = token;
+      again = again || token;
+    }
+    return 0;
+  }
+
+  /// After a look: nodes that were completed are out of their lists, their tokens put down or dropped.
+  void settle() noexcept {
+    for (std::size_t i = 0; i != size_; ++i) {
+      watched& w = nodes_[i];
+      if (w.listed && is_complete(w)) {
+        w.listed = false;
+        if (w.node.result.load(std::memory_order_relaxed) == outcome::signalled)
+          w.holds_token = true;
+      }
+      put_down(w);
+    }
+  }
+
+  outcome park(time_point deadline, const char* reason) {
+    return wait_until_done(
+        [](const void* list) noexcept { return static_cast<const watch_list*>(list)->any(); }, this,
+        {.deadline = deadline, .cancelable = false, .reason = reason, .on_context = false});
+  }
+
+ private:
+  static std::size_t ways(short events) noexcept {
+    const bool writes = (events & write_events) != 0;
+    return writes && (events & read_events) != 0 ? 2 : 1;
+  }
+  static bool is_complete(const watched& w) noexcept {
+    return w.node.result.load(std::memory_order_acquire) != outcome::waiting;
+  }
+  int add(waiter* self, const file_use& use, nfds_t place, direction way) noexcept {
+    watched& w = nodes_[size_];
+    w.node.who = self;
+    w.entry = use.entry;
+    w.generation = use.generation;
+    w.place = static_cast<std::uint32_t>(place);
+    w.way = way;
+    if ((set_[place].events & token_events(way)) == 0)
+      if (const int error = watch_duplicate(w, set_[place].fd); error != 0) return error;
+    ++size_;
+    return 0;
+  }
+  [[gnu::noinline]] static int watch_duplicate(watched& w, int fd) noexcept {
+    const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return errno;
+    try {
+      const descriptor_ref ref = adopt_descriptor(copy, descriptor_kind::other);
+      w.duplicate = copy;
+      w.entry = find_descriptor(copy);
+      w.generation = ref.generation;
+      return 0;
+    } catch (...) {
+      real().close(copy);
+      return ENOMEM;
+    }
+  }
+  bool any() const noexcept {
+    for (std::size_t i = 0; i != size_; ++i)
+      if (nodes_[i].listed && is_complete(nodes_[i])) return true;
+    return false;
+  }
+  void put_down(watched& w) noexcept {
+    if (!w.holds_token) return;
+    w.holds_token = false;
+    if (set_[w.place].revents != 0) w.entry->give_token(w.way);
+  }
+  void end(watched& w) noexcept {
+    if (w.listed && w.entry->delist(w.way, w.node) &&
+        w.node.result.load(std::memory_order_relaxed) == outcome::signalled)
+      w.holds_token = true;
+    w.listed = false;
+    // What came after the last look: whether it promises anything is for others to find out.
+    if (w.holds_token) w.entry->give_token(w.way);
+    w.holds_token = false;
+    if (w.duplicate >= 0) close_descriptor({w.duplicate, w.generation});
+  }
+
+  pollfd* set_;
+  nfds_t count_;
+  watched* nodes_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+int milliseconds_until(time_point deadline) noexcept {
+  if (deadline == no_deadline) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - clock::now()).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX));
+}
+
+/// Descriptors that cannot be watched, or no memory to do so: the thread blocks.
+[[gnu::noinline]] long block(pollfd* set, nfds_t count, time_point deadline) noexcept {
+  const int n = real().poll(set, count, milliseconds_until(deadline));
+  return n >= 0 ? n : -errno;
+}
+
+/// What poll(2) would return, or an errno negated.
+long poll_until(pollfd* set, nfds_t count, time_point deadline, const char* reason) {
+  if (const long n = look(set, count); n != 0) return n;
+  bool watchable = !in_other_process();
+  if (watchable) {
+    watch_list list(set, count);
+    watchable = list.fill() == 0;
+    while (watchable) {
+      bool again = false;
+      watchable = list.enlist(again) == 0;
+      if (!watchable) break;
+      const bool over = !again && list.park(deadline, reason) == outcome::timed_out;
+      const long n = look(set, count);
+      list.settle();
+      if (n != 0 || over) return n;
+    }
+  }
+  return block(set, count, deadline);
+}
+
+}  // namespace
+
+namespace calls {
+
+int poll(pollfd* set, nfds_t count, int timeout) {
+  const int before = errno_now();
+  const time_point deadline =
+      timeout < 0 ? no_deadline : deadline_after(std::chrono::milliseconds(timeout));
+  return static_cast<int>(finish(poll_until(set, count, deadline, "poll"), before));
+}
+
+}  // namespace calls
+}  // namespace tendril::detail

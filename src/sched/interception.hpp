@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a runtime that starts does about libc's calls; defined by src/intercept.
+#pragma once
+
+namespace tendril::detail {
+
+/// Hands the hooks to the front, if there is one in the process. Again in a forked
+/// child that starts a runtime of its own.
+void install_interception() noexcept;
+
+}  // namespace tendril::detail
