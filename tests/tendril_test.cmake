@@ -62,7 +62,7 @@ function(tendril_test group)
     return()
   endif()
   if(NOT arg_TIMEOUT)
-    set(arg_TIMEOUT 120)
+    set(arg_TIMEOUT 400)  # for what hangs; a busy machine takes its time
   endif()
   list(PREPEND arg_LABELS ${group})
 

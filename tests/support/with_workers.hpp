@@ -31,7 +31,7 @@ namespace tendril::test {
 class watchdog {
  public:
   watchdog(std::string what, const runtime* rt,
-           std::chrono::seconds limit = std::chrono::seconds(100))
+           std::chrono::seconds limit = std::chrono::seconds(300))
       : thread_([this, what = std::move(what), rt, limit] {
           std::unique_lock lock(mutex_);
           if (changed_.wait_for(lock, limit, [this] { return done_; })) return;

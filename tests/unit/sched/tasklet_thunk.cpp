@@ -156,10 +156,11 @@ TEST_SUITE("tasklet_thunk") {
     }
   }
 
-  TEST_CASE("thousands wait with sixty-four slots") {
+  TEST_CASE("many more wait than the sixty-four that have slots") {
     for (const bool strict : {false, true}) {
       runtime rt(with(2, 64, strict));
-      constexpr int count = TENDRIL_TSAN ? 5'000 : 10'000;  // it knows 8,128 threads and fibers
+      // ThreadSanitizer makes a thread's state for each, and knows 8,128.
+      constexpr int count = TENDRIL_TSAN ? 500 : 10'000;
       const int wrong = wrong_everywhere(rt, [] {
         latch gate(1);
         std::vector<future<int>> all;
