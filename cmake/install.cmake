@@ -41,16 +41,20 @@ endforeach()
 foreach(library IN LISTS CMAKE_DL_LIBS)
   string(APPEND TENDRIL_PC_EXTRA " -l${library}")
 endforeach()
+set(TENDRIL_PC_USES "libuv")
+if(TENDRIL_HAS_LZ4)
+  string(APPEND TENDRIL_PC_USES ", liblz4")
+endif()
 if(TENDRIL_LIBRARY_TYPE STREQUAL "STATIC_LIBRARY")
   set(TENDRIL_PC_LIBS " ${TENDRIL_PC_EXTRA}")
   set(TENDRIL_PC_LIBS_PRIVATE "")
-  set(TENDRIL_PC_REQUIRES "libuv")
+  set(TENDRIL_PC_REQUIRES "${TENDRIL_PC_USES}")
   set(TENDRIL_PC_REQUIRES_PRIVATE "")
 else()
   set(TENDRIL_PC_LIBS "")
   set(TENDRIL_PC_LIBS_PRIVATE "${TENDRIL_PC_EXTRA}")
   set(TENDRIL_PC_REQUIRES "")
-  set(TENDRIL_PC_REQUIRES_PRIVATE "libuv")
+  set(TENDRIL_PC_REQUIRES_PRIVATE "${TENDRIL_PC_USES}")
 endif()
 # Relative to the .pc file, so that an installed tree can be moved.
 file(RELATIVE_PATH TENDRIL_PC_PREFIX
@@ -61,6 +65,7 @@ configure_file(cmake/tendril.pc.in "${PROJECT_BINARY_DIR}/tendril.pc" @ONLY)
 install(FILES
   "${PROJECT_BINARY_DIR}/tendril-config.cmake"
   "${PROJECT_BINARY_DIR}/tendril-config-version.cmake"
+  "${PROJECT_SOURCE_DIR}/cmake/tendril-lz4.cmake"
   "${PROJECT_SOURCE_DIR}/cmake/tendril-uv.cmake"
   DESTINATION "${TENDRIL_CMAKE_DIR}")
 if(TENDRIL_HAS_SEGMENTED)

@@ -9,6 +9,8 @@ option(TENDRIL_BUILD_BENCH "Build the benchmarks and the experiments" ${PROJECT_
 option(TENDRIL_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(TENDRIL_ASSERTIONS "Check internal invariants on hot paths (TENDRIL_ASSERT)" OFF)
 
+option(TENDRIL_LZ4 "Pack the stacks of idle tasklets by liblz4, where it is found" ON)
+
 # The processor's name as the folders of platform/ spell it.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(TENDRIL_ARCH x86_64)

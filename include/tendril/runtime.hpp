@@ -70,6 +70,10 @@ struct runtime_options {
   std::size_t max_stack_bytes = std::size_t{1} << 30;
   /// What fibers of stack_kind::tasklet run in.
   tasklet_options tasklets = {};
+  /// Packs the copies of tasklets that have waited for this long, or a little longer, unless they are small because
+  /// they are like others': in the background, by liblz4, to about a third. The wake-up of such a tasklet takes a
+  /// few microseconds more. nanoseconds::max(), the default: never. Anything else takes a build with liblz4.
+  std::chrono::nanoseconds pack_cold_after = std::chrono::nanoseconds::max();
   /// Called with the exception that left a spawned fiber, on that fiber, before it ends.
   /// Empty: print the fiber's name and the exception to stderr and terminate.
   std::function<void(std::string_view fiber_name, std::exception_ptr)> on_unhandled_exception = {};
@@ -121,7 +125,7 @@ class TENDRIL_API runtime {
   /// Starts the workers.
   ///
   /// \throws std::system_error  errc::invalid_option naming the option, or TENDRIL_STACK, and its value;
-  ///                            std::errc::not_supported: a kind of stack that this build has not; what
+  ///                            std::errc::not_supported: a kind of stack, or packing, that this build has not; what
   ///                            creating threads, pollers or stacks failed with
   explicit runtime(runtime_options options = {});
   /// stop() or drain(), as the options say, then ends the workers. Not from one of its own fibers.

@@ -6,6 +6,7 @@
 #include <tendril/config.hpp>
 #include <tendril/detail/sanitizers.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -73,6 +74,10 @@ struct tasklet_options {
   /// are overwritten with 0xDB; under AddressSanitizer, any use of them is reported. TENDRIL_TASKLETS=strict
   /// turns it on.
   bool strict = false;
+  /// A tasklet that has waited in its slot for this long, or a little longer, is copied out, in the background, and
+  /// the memory of a slot that nobody has been in for this long is given back to the system. nanoseconds::max():
+  /// never. See also runtime_options::pack_cold_after.
+  std::chrono::nanoseconds evict_idle_after = std::chrono::seconds(10);
 };
 
 /// Counted over one runtime.
@@ -94,6 +99,14 @@ struct tasklet_stats {
   std::uint64_t unfolds = 0;            ///< of these, wanted again
   std::uint64_t fold_input_bytes = 0;   ///< of all copies that were made small: before
   std::uint64_t fold_output_bytes = 0;  ///< and after
+
+  // What is done in the background, see tasklet_options::evict_idle_after and runtime_options::pack_cold_after.
+  std::uint64_t evictions = 0;         ///< of the captures: of tasklets that had been idle for long
+  std::uint64_t discards = 0;          ///< times that the memory of an empty slot was given back
+  std::uint64_t packs = 0;             ///< copies packed
+  std::uint64_t unpacks = 0;           ///< of these, wanted again
+  std::uint64_t pack_input_bytes = 0;  ///< of all copies that were packed: before
+  std::uint64_t pack_output_bytes = 0;  ///< and after
 };
 
 /// What marks the end of a stack. Chosen at start: the first that the kernel offers; the environment

@@ -2,6 +2,7 @@
 #include "context/stack_image.hpp"
 
 #include "base/sanitizer.hpp"
+#include "context/image_pack.hpp"
 #include "context/image_patterns.hpp"
 
 #include <atomic>
@@ -9,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 namespace tendril::detail {
 namespace {
@@ -58,6 +60,10 @@ constexpr bool plain_copies = false;
 constexpr bool plain_copies = true;
 #endif
 
+constinit std::atomic<int> visits{0};
+/// Replaced during visits; by `older`.
+constinit std::atomic<image_word::block*> unseen{nullptr};
+
 constexpr std::size_t words_for(std::size_t live) noexcept {
   return (live + shadow_bytes(live) + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t);
 }
@@ -76,6 +82,7 @@ bool stack_image::capture(const std::byte* low, const std::byte* top) noexcept {
     replace(reinterpret_cast<std::uintptr_t>(b));
   }
   b->bytes = static_cast<std::uint32_t>(live);
+  b->unlike = false;
   copy_raw(b->data(), low, live);
   if constexpr (has_shadow) {
     std::memset(b->data() + live, 0, needed - live);
@@ -87,13 +94,13 @@ bool stack_image::capture(const std::byte* low, const std::byte* top) noexcept {
 }
 
 std::size_t stack_image::restore(std::byte* top, const image_owner& owner) noexcept {
-  if (folded()) [[unlikely]] {
+  if (is_small()) [[unlikely]] {
     if constexpr (plain_copies) {
       const std::size_t live = bytes();
-      reader(owner).read(top - live, SIZE_MAX);
+      copy_small(top - live, owner);
       return live;
     }
-    if (!unfold_whole(owner)) {
+    if (!make_whole(owner)) {
       std::fprintf(stderr, "tendril: no memory to bring back the stack of a tasklet (%zu bytes)\n",
                    bytes());
       std::abort();
@@ -108,16 +115,25 @@ std::size_t stack_image::restore(std::byte* top, const image_owner& owner) noexc
   return live;
 }
 
-/// From folded to whole.
-bool stack_image::unfold_whole(const image_owner& owner) noexcept {
-  const std::byte* const fold = fold_data();
-  const std::size_t needed = words_of_fold(fold) * sizeof(std::uint64_t);
+/// All that a folded or packed one stands for.
+void stack_image::copy_small(std::byte* to, const image_owner& owner) const noexcept {
+  if (folded()) {
+    reader(owner).read(to, SIZE_MAX);
+    return;
+  }
+  pack_reader in = reader();
+  while (const std::size_t n = in.read(to)) to += n;
+}
+
+bool stack_image::make_whole(const image_owner& owner) noexcept {
+  const std::size_t needed = folded() ? words_of_fold(small_data()) * sizeof(std::uint64_t)
+                                      : image_bytes_of_pack(small_data());
   void* const memory = std::malloc(sizeof(block) + needed);
   if (memory == nullptr) return false;
   block* const b = ::new (memory) block;
-  b->bytes = bytes_of_fold(fold);
+  b->bytes = static_cast<std::uint32_t>(bytes());
   b->capacity = static_cast<std::uint32_t>(needed);
-  reader(owner).read(b->data(), SIZE_MAX);
+  copy_small(b->data(), owner);
   replace(reinterpret_cast<std::uintptr_t>(b));
   return true;
 }
@@ -126,25 +142,75 @@ bool stack_image::fold(image_patterns& patterns, const image_owner& owner) noexc
   const block& b = *whole();
   std::byte* const fold = patterns.fold(b.data(), words_for(b.bytes), b.bytes, owner);
   if (fold == nullptr) return false;
-  replace(reinterpret_cast<std::uintptr_t>(fold) | folded_bit);
+  make_small(reinterpret_cast<std::uintptr_t>(fold) | folded_bit);
   return true;
 }
 
-std::size_t stack_image::bytes() const noexcept {
-  if (folded()) return bytes_of_fold(fold_data());
+bool stack_image::pack() noexcept {
+  const block& b = *whole();
+  std::byte* const pack = make_pack(b.data(), words_for(b.bytes) * sizeof(std::uint64_t), b.bytes);
+  if (pack == nullptr) return false;
+  make_small(reinterpret_cast<std::uintptr_t>(pack) | packed_bit);
+  return true;
+}
+
+std::size_t image_word::bytes() const noexcept {
+  if (folded()) return bytes_of_fold(small_data());
+  if (packed()) return stack_bytes_of_pack(small_data());
   return word_ != 0 ? whole()->bytes : 0;
 }
 
-std::size_t stack_image::folded_bytes() const noexcept { return size_of_fold(fold_data()); }
+std::size_t image_word::small_bytes() const noexcept {
+  return folded() ? size_of_fold(small_data()) : size_of_pack(small_data());
+}
 
 /// Who inspects it while all threads are stopped (inspect.hpp) finds the one or the other between any two instructions.
-void stack_image::replace(std::uintptr_t word) noexcept {
+std::uintptr_t stack_image::exchange(std::uintptr_t word) noexcept {
   const std::uintptr_t old = word_;
   std::atomic_signal_fence(std::memory_order_release);
-  word_ = word;
+  // Release: a visit that finds it sees what it points to.
+  std::atomic_ref(word_).store(word, std::memory_order_release);
   std::atomic_signal_fence(std::memory_order_release);
-  if ((old & folded_bit) != 0) free_fold(reinterpret_cast<const std::byte*>(old & ~folded_bit));
+  return old;
+}
+
+void stack_image::replace(std::uintptr_t word) noexcept {
+  const std::uintptr_t old = exchange(word);
+  const auto* const small = reinterpret_cast<const std::byte*>(old & ~tag_bits);
+  if ((old & folded_bit) != 0) free_fold(small);
+  else if ((old & packed_bit) != 0) free_pack(small);
   else std::free(reinterpret_cast<void*>(old));
+}
+
+/// From whole to what takes less.
+void stack_image::make_small(std::uintptr_t word) noexcept {
+  auto* const old = reinterpret_cast<block*>(exchange(word));
+  if (!image_visit::none_before()) {
+    old->older = unseen.load(std::memory_order_relaxed);
+    while (!unseen.compare_exchange_weak(old->older, old, std::memory_order_release,
+                                         std::memory_order_relaxed)) {
+    }
+    return;
+  }
+  std::free(old);
+  if (unseen.load(std::memory_order_relaxed) == nullptr) [[likely]]
+    return;
+  block* rest = unseen.exchange(nullptr, std::memory_order_acquire);
+  while (rest != nullptr) std::free(std::exchange(rest, rest->older));
+}
+
+image_visit::image_visit() noexcept {
+  visits.fetch_add(1, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with none_before()'s
+}
+// Release: what was looked at is freed afterwards.
+image_visit::~image_visit() { visits.fetch_sub(1, std::memory_order_release); }
+
+/// Store-load with image_visit(): a word, or a flag, was replaced before we look for visits; a visit announces itself
+/// before it looks at words. Either we see it, or it sees the new word.
+bool image_visit::none_before() noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return visits.load(std::memory_order_acquire) == 0;
 }
 
 void stack_image::drop() noexcept { replace(0); }

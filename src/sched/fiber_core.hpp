@@ -89,6 +89,8 @@ inline constexpr std::uint32_t slot_wanted = 32;
 /// Of tasklets: the code that runs is not in the slot, see pinned_stack.hpp.
 inline constexpr std::uint32_t elsewhere = 128;
 inline constexpr std::uint32_t old = 64;  ///< reported in this epoch, has not run since: parked.hpp
+/// A resident of a slot that was found parked, and has not run since: slots.hpp.
+inline constexpr std::uint32_t idle = 0x20000;
 inline constexpr unsigned scheduler_shift = 8;
 /// It waits on an object in its own slot, see slot_contract.hpp.
 inline constexpr std::uint32_t own_place = 0x10000;

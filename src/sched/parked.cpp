@@ -55,12 +55,21 @@ segment* first_segment(const fiber_core& c, const fiber_frame& frame) noexcept {
   return segment_at_end(frame.slice, first_bytes(c.stack_class));
 }
 
-/// In pieces: there may be no room for all, and no way to get it.
-void visit_folded(const tasklet_frame& frame, range_visitor visit) {
-  std::array<std::byte, 2048> words;
-  fold_reader reader = frame.image.reader(image_owner_of(frame));
-  while (const std::size_t n = reader.read(words.data(), words.size() / sizeof(std::uint64_t)))
-    visit(words.data(), words.data() + n * sizeof(std::uint64_t));
+/// In pieces what is not whole: there may be no room for all, and no way to get it.
+void visit_image(const tasklet_frame& frame, range_visitor visit) {
+  const image_word image = frame.image.seen();
+  if (image.folded()) {
+    std::array<std::byte, 2048> words;
+    fold_reader reader = image.reader(image_owner_of(frame));
+    while (const std::size_t n = reader.read(words.data(), words.size() / sizeof(std::uint64_t)))
+      visit(words.data(), words.data() + n * sizeof(std::uint64_t));
+  } else if (image.packed()) {
+    std::array<std::byte, pack_reader::chunk_bytes> chunk;
+    pack_reader reader = image.reader();
+    while (const std::size_t n = reader.read(chunk.data())) visit(chunk.data(), chunk.data() + n);
+  } else if (const stack_image::block* const b = image.whole()) {
+    visit(b->data(), b->data() + b->bytes);
+  }
 }
 
 /// What a fiber that does not run has of its stack in use. False: its frame is not in that range.
@@ -93,11 +102,8 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
   if ((flags & flag::away) == 0) {
     const stack_slice& slot = tasklet.home->slice;
     if (low >= slot.low && low < slot.high) visit(low, slot.high);
-  } else if (tasklet.started && tasklet.image.folded()) {
-    visit_folded(tasklet, visit);
-  } else if (const stack_image::block* const b = tasklet.image.whole();
-             tasklet.started && b != nullptr) {
-    visit(b->data(), b->data() + b->bytes);
+  } else if (tasklet.started) {
+    visit_image(tasklet, visit);
   }
   return false;  // the frame lies elsewhere
 }
@@ -199,18 +205,22 @@ class walk {
 __attribute__((noinline)) void note_new_slow(fiber_core* c) noexcept { mark_core(c); }
 
 __attribute__((noinline)) void note_run_slow(fiber_core* c) noexcept {
-  mark_core(c);
+  if ((c->flags.load(std::memory_order_relaxed) & flag::old) != 0) mark_core(c);
   std::atomic_signal_fence(std::memory_order_release);  // in this order, see the header
-  c->flags.fetch_and(~flag::old, std::memory_order_relaxed);
+  c->flags.fetch_and(~(flag::old | flag::idle), std::memory_order_relaxed);
 }
 
 void forget_epoch(unsigned table_index) noexcept {
   epochs[table_index].store(0, std::memory_order_relaxed);
 }
 
-void visit_parked(const runtime* r, range_visitor visit) { walk(r, visit).everything(); }
+void visit_parked(const runtime* r, range_visitor visit) {
+  const image_visit here;
+  walk(r, visit).everything();
+}
 
 parked_epoch visit_parked_since(const runtime* r, parked_epoch since, range_visitor visit) {
+  const image_visit here;
   walk w(r, visit);
   const auto before = static_cast<std::uint64_t>(since);
   const bool first = !epochs_used.exchange(true, std::memory_order_relaxed);

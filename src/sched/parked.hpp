@@ -52,7 +52,7 @@ inline void note_new(fiber_core* c) noexcept {
 }
 /// c is about to run.
 inline void note_run(fiber_core* c) noexcept {
-  if ((c->flags.load(std::memory_order_relaxed) & flag::old) != 0) [[unlikely]]
+  if ((c->flags.load(std::memory_order_relaxed) & (flag::old | flag::idle)) != 0) [[unlikely]]
     note_run_slow(c);
 }
 

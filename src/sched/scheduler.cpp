@@ -43,7 +43,8 @@ scheduler::scheduler(runtime& handle, runtime_options options)
     : handle_(handle),
       options_(std::move(options)),
       worker_count_(worker_count_for(options_.workers)),
-      slots_(choose_slot_options(options_.tasklets, stack_source_.guard_mode(), worker::entry())),
+      slots_(choose_slot_options(options_.tasklets, options_.pack_cold_after,
+                                 stack_source_.guard_mode(), worker::entry())),
       reporter_(options_),
       crew_(*this, options_.max_spare_threads, options_.spare_thread_idle) {
   platform::prepare_heavy_barrier();
@@ -417,9 +418,16 @@ runtime_stats scheduler::stats() const {
     s.tasklets.unfolds += c.unfolds.get();
     s.tasklets.fold_input_bytes += c.fold_input.get();
     s.tasklets.fold_output_bytes += c.fold_output.get();
+    s.tasklets.evictions += c.evictions.get();
+    s.tasklets.discards += c.discards.get();
+    s.tasklets.packs += c.packs.get();
+    s.tasklets.unpacks += c.unpacks.get();
+    s.tasklets.pack_input_bytes += c.pack_input.get();
+    s.tasklets.pack_output_bytes += c.pack_output.get();
   };
   for (const auto& w : workers_) add(w->slots());
   add(outside_slots_);
+  add(monitor_slots_);
   return s;
 }
 
@@ -436,7 +444,7 @@ void scheduler::monitor_main() noexcept {
   while (!monitor_exit_) {
     // At rest when everybody sleeps and there is nothing left to find out: the first worker that wakes
     // ends the rest. It may miss that by a moment; then the next one does.
-    if (quiet_looks_ > 100 && deadlock_settled())
+    if (quiet_looks_ > 100 && deadlock_settled() && slots_.settled())
       monitor_resting_.store(true, std::memory_order_relaxed);
     if (monitor_resting_.load(std::memory_order_relaxed))
       monitor_wake_.wait(hold, [this] {
@@ -447,6 +455,7 @@ void scheduler::monitor_main() noexcept {
     hold.unlock();
     look_for_stalls();
     look_for_deadlock();
+    tend_slots();
     hold.lock();
   }
 }
@@ -506,6 +515,24 @@ void scheduler::look_for_deadlock() noexcept {
   std::fputs(text.c_str(), stderr);
   if (options_.on_deadlock == deadlock_policy::abort) std::abort();
   if (options_.on_deadlock == deadlock_policy::stop) request_stop();
+}
+
+/// In portions: stalls are to be found in time, and a million that turn cold at once are no reason to take a core.
+void scheduler::tend_slots() noexcept {
+  constexpr std::size_t most_bytes = std::size_t{512} << 10;
+  constexpr unsigned most_looks = 4096;
+  const auto now = static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock::now().time_since_epoch())
+          .count());
+  std::size_t bytes = 0;
+  for (unsigned looks = 0; looks != most_looks && bytes < most_bytes; ++looks) {
+    made_runnable others;
+    const std::size_t n = slots_.tend(now, monitor_slots_, others);
+    for (fiber_core* const c : {others.first, others.second})
+      if (c != nullptr) scheduler_at(c->scheduler_index())->schedule_woken(c);
+    if (n == slot_table::done) return;
+    bytes += n;
+  }
 }
 
 bool scheduler::deadlock_settled() const noexcept {

@@ -14,8 +14,8 @@
 //
 // The monitor is a thread that looks every 10 ms while workers are active. It wakes a sleeper for a
 // worker that has not switched since its last look although fibers wait in its queues; it gives such a
-// worker another thread if its own is blocked in the kernel; and it finds out when no event inside the
-// runtime can wake the fibers that are parked.
+// worker another thread if its own is blocked in the kernel; it finds out when no event inside the runtime can
+// wake the fibers that are parked; and it moves tasklets out of the way that have been idle for long (slots.hpp).
 //
 // A thread that computes keeps its worker, however long: another would only compete with it for the
 // processor, and what is queued can be stolen. Its timers and events wait for it.
@@ -146,6 +146,7 @@ class scheduler {
   void look_for_stalls() noexcept;
   void look_whether_blocked(worker& w, std::chrono::nanoseconds stuck_for) noexcept;
   void look_for_deadlock() noexcept;
+  void tend_slots() noexcept;
   void wake_monitor() noexcept;
   bool all_asleep() const noexcept;
   bool deadlock_settled() const noexcept;
@@ -197,6 +198,7 @@ class scheduler {
   std::uint64_t seen_epoch_ = 0;
   unsigned quiet_looks_ = 0;
   bool deadlock_reported_ = false;
+  slot_cache monitor_slots_;
 };
 
 }  // namespace tendril::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From runtime_options::tasklets, and what the environment says, to the options of a slot table.
+#include "context/image_pack.hpp"
 #include "platform/memory.hpp"
 #include "sched/slots.hpp"
 #include "stack/guard.hpp"
@@ -10,6 +11,8 @@
 #include <tendril/stack.hpp>
 
 #include <charconv>
+#include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
@@ -27,6 +30,17 @@ constexpr std::size_t most_slots = 65'536;
 void require_slots(std::size_t slots, const std::string& source) {
   if (slots == 0 || slots > most_slots)
     invalid(source + ": allowed are 1 to " + std::to_string(most_slots) + " slots");
+}
+
+/// In milliseconds, rounded up. So long that the clock would wrap is never, too.
+std::uint32_t clock_units(const char* name, std::chrono::nanoseconds t) {
+  using std::chrono::milliseconds;
+  if (t <= std::chrono::nanoseconds::zero())
+    invalid(std::string(name) + " = " + std::to_string(t.count()) +
+            " ns: allowed are positive times, and nanoseconds::max() for never");
+  constexpr milliseconds longest{INT32_MAX};
+  if (t >= longest) return slot_options::never;
+  return static_cast<std::uint32_t>(std::chrono::ceil<milliseconds>(t).count());
 }
 
 /// TENDRIL_TASKLETS: strict, slots=N, or both with a comma between.
@@ -54,8 +68,8 @@ void apply_environment(tasklet_options& o) {
 
 }  // namespace
 
-slot_options choose_slot_options(tasklet_options o, stack_guard guard,
-                                 platform::entry_function entry) {
+slot_options choose_slot_options(tasklet_options o, std::chrono::nanoseconds pack_cold_after,
+                                 stack_guard guard, platform::entry_function entry) {
   require_slots(o.slots, "runtime_options::tasklets.slots = " + std::to_string(o.slots));
   apply_environment(o);
   const std::size_t bytes = o.slot_bytes != 0 ? o.slot_bytes : default_stack_bytes;
@@ -64,7 +78,17 @@ slot_options choose_slot_options(tasklet_options o, stack_guard guard,
     invalid("runtime_options::tasklets.slot_bytes = " + std::to_string(bytes) +
             ": allowed are 1 to " + std::to_string(class_bytes(size_class_count - 1)) +
             " (8 MiB), or 0 for " + std::to_string(default_stack_bytes));
-  return {size_class, static_cast<unsigned>(o.slots), guard, o.strict, entry};
+  const std::uint32_t evict_after =
+      clock_units("runtime_options::tasklets.evict_idle_after", o.evict_idle_after);
+  const std::uint32_t pack_after = clock_units("runtime_options::pack_cold_after", pack_cold_after);
+  if (pack_after != slot_options::never && !packing_available())
+    throw std::system_error(
+        std::make_error_code(std::errc::not_supported),
+        "runtime_options::pack_cold_after = " + std::to_string(pack_cold_after.count()) +
+            " ns: this tendril was built without liblz4; build it with "
+            "liblz4-dev installed, or leave the option at nanoseconds::max()");
+  return {size_class, static_cast<unsigned>(o.slots), guard, o.strict, entry, evict_after,
+          pack_after};
 }
 
 }  // namespace tendril::detail

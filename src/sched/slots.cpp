@@ -40,6 +40,8 @@ slot_table::slot_table(const slot_options& options)
     : strict_(options.strict),
       limit_(options.most),
       entry_(options.entry),
+      evict_after_(options.evict_after),
+      pack_after_(options.pack_after),
       most_whole_(std::clamp(whole_images / options.most, 16U, 4096U)),
       arena_(options.size_class, options.most, options.guard),
       slots_(std::make_unique<slot[]>(limit_)),
@@ -159,9 +161,13 @@ slot* slot_table::share(slot_cache& mine) noexcept {
     slot& s = slots_[next_random(mine.random) % n];
     if (s.exclusive.load(std::memory_order_relaxed)) continue;
     const fiber_core* const r = s.resident.load(std::memory_order_relaxed);
-    // Those who share a slot meet more often the more they are; one that is about to run is met at once.
+    // Those who share a slot meet more often the more they are; one that is about to run is met at once, and one
+    // that has been idle for long will be wanted last.
     std::uint32_t cost = s.bound.load(std::memory_order_relaxed) * 4;
-    if (r != nullptr) cost += r->park.looks_parked() ? 1 : 8;
+    if (r != nullptr) {
+      if (!r->park.looks_parked()) cost += 8;
+      else if ((r->flags.load(std::memory_order_relaxed) & flag::idle) == 0) cost += 2;
+    }
     if (best == nullptr || cost < best_cost) {
       best = &s;
       best_cost = cost;
@@ -197,12 +203,14 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
     note_deep(f.kind);
   if ((r.flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0)
     r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
-  r.flags.fetch_or(flag::away, std::memory_order_relaxed);
+  // Release: who visits images while the monitor moves residents out (parked.hpp) finds this one's bytes.
+  r.flags.fetch_or(flag::away, std::memory_order_release);
   s.resident.store(nullptr, std::memory_order_relaxed);
   mine.captures.add();
   mine.bytes_copied.add(static_cast<std::size_t>(top - low));
   stack_image::block& b = *f.image.whole();
   b.owner = &f;
+  b.since = clock_.load(std::memory_order_relaxed);
   s.images.push(b);
   if (s.images.count > s.images.limit) fold_oldest(s, mine);
   if (strict_) {
@@ -225,20 +233,44 @@ void slot_table::settle(slot& s, fiber_core& c) noexcept {
     unspoil_stack(s.slice.low, s.slice.high);
   }
   tasklet_frame_of(c).generation = ++s.generation;
+  s.seen = slot::sight::busy;
   s.resident.store(&c, std::memory_order_relaxed);
 }
 
-/// An image that is like no other stays whole, and is not looked at again.
-void slot_table::fold_oldest(slot& s, slot_cache& mine) noexcept {
+/// False: it is like no other and stays whole.
+bool slot_table::fold_oldest(slot& s, slot_cache& mine) noexcept {
   stack_image::block& b = *s.images.oldest;
   s.images.remove(b);
   tasklet_frame& f = *static_cast<tasklet_frame*>(b.owner);
-  b.owner = nullptr;
   const std::size_t before = f.image.bytes();
-  if (!f.image.fold(patterns_, image_owner_of(f))) return;
+  if (!f.image.fold(patterns_, image_owner_of(f))) {
+    b.unlike = true;
+    s.unlike.push(b);
+    return false;
+  }
   mine.folds.add();
   mine.fold_input.add(before);
-  mine.fold_output.add(f.image.folded_bytes());
+  mine.fold_output.add(f.image.small_bytes());
+  return true;
+}
+
+/// One that cannot be packed either is not looked at again.
+void slot_table::pack_oldest(slot& s, slot_cache& mine) noexcept {
+  stack_image::block& b = *s.unlike.oldest;
+  s.unlike.remove(b);
+  tasklet_frame& f = *static_cast<tasklet_frame*>(b.owner);
+  b.owner = nullptr;
+  const std::size_t before = f.image.bytes();
+  if (!f.image.pack()) return;
+  mine.packs.add();
+  mine.pack_input.add(before);
+  mine.pack_output.add(f.image.small_bytes());
+}
+
+/// A whole image is to change: it is in no list.
+void slot_table::forget(slot& s, const stack_image::block& b) noexcept {
+  if (b.owner == nullptr) return;
+  (b.unlike ? s.unlike : s.images).remove(b);
 }
 
 void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
@@ -248,8 +280,10 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
     if (f.image.folded()) {
       mine.unfolds.add();
       s.images.limit = std::min(s.images.limit + 1, most_whole_);
-    } else if (f.image.whole()->owner != nullptr) {
-      s.images.remove(*f.image.whole());
+    } else if (f.image.packed()) {
+      mine.unpacks.add();
+    } else {
+      forget(s, *f.image.whole());
     }
     mine.restores.add();
     mine.bytes_copied.add(f.image.restore(s.slice.high, image_owner_of(f)));
@@ -263,7 +297,7 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   std::atomic_signal_fence(std::memory_order_release);
   c.flags.fetch_and(~flag::away, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_release);
-  if (f.image.folded()) f.image.drop();  // after that: see stack_image::replace()
+  if (f.image.is_small()) f.image.drop();  // after that: see stack_image::replace()
 }
 
 fiber_core* slot_table::next_waiting(slot& s) noexcept {
@@ -365,6 +399,97 @@ void slot_table::leave_parked(slot& s, slot_cache& mine, made_runnable& out) noe
   fiber_core* const next = next_waiting(s);
   put_in(s, *next, mine);
   out.first = next;
+}
+
+// ---- What has been idle for long --------------------------------------------------------------
+
+/// True: it would have something to do later, if nothing changes.
+bool slot_table::tend_stack(slot& s, std::uint32_t now, slot_cache& mine,
+                            made_runnable& out) noexcept {
+  using sight = slot::sight;
+  if (evict_after_ == slot_options::never) return false;
+  fiber_core* const r = s.resident.load(std::memory_order_relaxed);
+  if (r == nullptr) {
+    if (s.seen == sight::bare || strict_) return false;
+    if (s.seen != sight::empty) {
+      s.seen = sight::empty;
+      s.idle_since = now;
+    } else if (now - s.idle_since >= evict_after_ && image_visit::none_before()) {
+      arena_.discard(s.slice);
+      s.seen = sight::bare;
+      mine.discards.add();
+      return false;
+    }
+    return true;
+  }
+  // Who runs, or is a shell, will be looked at when that has changed.
+  if (!r->park.looks_parked()) {
+    s.seen = sight::busy;
+    return false;
+  }
+  if (s.seen != sight::resident_idle ||
+      (r->flags.load(std::memory_order_relaxed) & flag::idle) == 0) {
+    r->flags.fetch_or(flag::idle, std::memory_order_relaxed);
+    s.seen = sight::resident_idle;
+    s.idle_since = now;
+    return true;
+  }
+  if (now - s.idle_since < evict_after_) return true;
+  const std::uint32_t since = s.idle_since;
+  if (!hold_resident(s, *r, out)) {
+    s.seen = sight::busy;
+    return false;
+  }
+  move_out(s, *r, mine);
+  if (stack_image::block* const b = tasklet_frame_of(*r).image.whole()) b->since = since;
+  mine.evictions.add();
+  if (r->park.release_hold()) out.first = r;
+  s.seen = sight::empty;  // as long as it was idle
+  return true;
+}
+
+std::size_t slot_table::tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept {
+  if (const stack_image::block* const b = s.images.oldest;
+      b != nullptr && evict_after_ != slot_options::never) {
+    if (now - b->since >= evict_after_) {
+      const std::size_t bytes = b->bytes;
+      fold_oldest(s, mine);
+      return bytes;
+    }
+    aging_ = true;
+  }
+  if (const stack_image::block* const b = s.unlike.oldest;
+      b != nullptr && pack_after_ != slot_options::never) {
+    if (now - b->since >= pack_after_) {
+      const std::size_t bytes = b->bytes;
+      pack_oldest(s, mine);
+      return bytes;
+    }
+    aging_ = true;
+  }
+  return 0;
+}
+
+/// An image at a time: who wants to enter the slot meanwhile waits for one.
+std::size_t slot_table::tend(std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept {
+  clock_.store(now, std::memory_order_relaxed);
+  if (next_ == end_) {
+    const std::uint32_t pause = std::min({evict_after_, pack_after_, std::uint32_t{3000}}) / 4;
+    if (end_ != 0 && now - round_began_ < pause) return done;
+    if (end_ != 0) settled_ = !aging_;
+    next_ = 0;
+    end_ = cut_.load(std::memory_order_acquire);
+    round_began_ = now;
+    aging_ = false;
+    if (end_ == 0) return done;
+  }
+  slot& s = slots_[next_];
+  const std::lock_guard hold(s.lock);
+  const std::size_t bytes = tend_image(s, now, mine);
+  if (bytes != 0) return bytes;
+  if (tend_stack(s, now, mine, out)) aging_ = true;
+  if (++next_ == end_) settled_ = !aging_;
+  return 0;
 }
 
 void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept {

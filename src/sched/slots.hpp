@@ -41,8 +41,14 @@
 // time that a folded one is wanted again. So those that take turns are copied as they are, and crowds that wait
 // take little memory, without a thread that looks for them.
 //
+// What has been idle for long is looked for by the monitor, a portion at a time (tend()): residents are moved out, the
+// memory of slots that are empty is given back, and images are folded, or, if they are like no other, packed. A resident
+// is known to be idle by a mark that is cleared when it is picked (flag::idle, beside flag::away), so that nothing is
+// paid by who is not. Time is a coarse clock that the monitor sets.
+//
 // Placement: a new tasklet takes a slot nobody is bound to, one used just before if possible; else one more is cut, up
-// to the limit; else the best of a few drawn at random: empty, or its resident parked, and with few bound to it.
+// to the limit; else the best of a few drawn at random: empty, or its resident parked, best for long, and with few
+// bound to it.
 //
 // Who may call what: a slot_cache belongs to a worker, or is guarded by its user; the table: any thread.
 #pragma once
@@ -61,6 +67,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -84,7 +91,7 @@ struct image_queue {
     newest = &b;
     ++count;
   }
-  void remove(stack_image::block& b) noexcept {
+  void remove(const stack_image::block& b) noexcept {
     (b.newer != nullptr ? b.newer->older : newest) = b.older;
     (b.older != nullptr ? b.older->newer : oldest) = b.newer;
     --count;
@@ -107,6 +114,15 @@ struct alignas(cacheline_bytes) slot {
   stack_slice slice;
   slot* next_free = nullptr;
   image_queue images;
+  image_queue unlike;  ///< those that could not be folded, by age
+  /// What tend() has seen of it: unchanged since idle_since.
+  enum class sight : std::uint8_t {
+    busy,           ///< nothing, or something has changed
+    resident_idle,  ///< its resident has flag::idle
+    empty,
+    bare  ///< empty, and its memory was given back
+  } seen = sight::busy;
+  std::uint32_t idle_since = 0;
 };
 
 /// What a tasklet has for a frame: not on the stack, which others use meanwhile.
@@ -163,6 +179,12 @@ struct slot_cache {
   tally unfolds;       ///< and wanted again
   tally fold_input;    ///< bytes of those images
   tally fold_output;   ///< and of what was kept of them
+  tally evictions;     ///< residents moved out because they were idle
+  tally discards;      ///< times that the memory of an empty slot was given back
+  tally packs;         ///< images packed
+  tally unpacks;       ///< and wanted again
+  tally pack_input;    ///< bytes of those images
+  tally pack_output;   ///< and of what was kept of them
 };
 
 /// From so many live bytes on a copy costs more than a stack of its own.
@@ -191,11 +213,14 @@ struct slot_options {
   stack_guard guard;
   bool strict;  ///< copy out at every departure, and spoil what is left behind
   platform::entry_function entry;
+  static constexpr std::uint32_t never = ~std::uint32_t{0};
+  std::uint32_t evict_after;  ///< of the coarse clock
+  std::uint32_t pack_after;
 };
 
 /// \throws std::system_error  errc::invalid_option, naming the option or variable and its value
-slot_options choose_slot_options(tasklet_options options, stack_guard guard,
-                                 platform::entry_function entry);
+slot_options choose_slot_options(tasklet_options options, std::chrono::nanoseconds pack_cold_after,
+                                 stack_guard guard, platform::entry_function entry);
 
 class slot_table {
  public:
@@ -245,6 +270,15 @@ class slot_table {
 
   std::size_t patterns() const noexcept { return patterns_.size(); }
 
+  // One thread, with a cache of its own: the monitor.
+  /// now: milliseconds from anywhere. Looks at the next slot if a look is due, and queues by `queue` whom that has
+  /// made runnable. Returns how many bytes were worked on; `done` when there is nothing to look at before the next
+  /// call that has a later `now`.
+  static constexpr std::size_t done = ~std::size_t{0};
+  std::size_t tend(std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept;
+  /// Whether all that does not change will stay as it is, however long nobody looks.
+  bool settled() const noexcept { return settled_ && end_ == cut(); }
+
   // A worker that ends gives its free slots back.
   void take_back(slot_cache& mine) noexcept;
 
@@ -263,11 +297,17 @@ class slot_table {
   void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
   fiber_core* next_waiting(slot& s) noexcept;
-  void fold_oldest(slot& s, slot_cache& mine) noexcept;
+  bool fold_oldest(slot& s, slot_cache& mine) noexcept;
+  void pack_oldest(slot& s, slot_cache& mine) noexcept;
+  static void forget(slot& s, const stack_image::block& b) noexcept;
+  bool tend_stack(slot& s, std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept;
+  std::size_t tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept;
 
   const bool strict_;
   const unsigned limit_;
   const platform::entry_function entry_;
+  const std::uint32_t evict_after_;
+  const std::uint32_t pack_after_;
   const std::uint32_t most_whole_;  ///< images a slot
   slot_arena arena_;
   image_patterns patterns_;
@@ -278,6 +318,14 @@ class slot_table {
   std::atomic<unsigned> kept_{0};  ///< exclusive ones
   spinlock free_lock_;
   slot* free_ = nullptr;  ///< from workers that had too many
+
+  std::atomic<std::uint32_t> clock_{0};
+  // tend()'s own: the round of all slots that it is in.
+  unsigned next_ = 0;
+  unsigned end_ = 0;
+  std::uint32_t round_began_ = 0;
+  bool aging_ = false;
+  bool settled_ = true;
 };
 
 }  // namespace tendril::detail

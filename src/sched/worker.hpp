@@ -283,7 +283,7 @@ inline bool is_wanted(const fiber_core* c) noexcept {
 
 /// Whether there is something to do to c before it runs again.
 inline bool wants_attention(const fiber_core* c) noexcept {
-  return (c->flags.load(std::memory_order_relaxed) & (flag::away | flag::old)) != 0;
+  return (c->flags.load(std::memory_order_relaxed) & (flag::away | flag::old | flag::idle)) != 0;
 }
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.

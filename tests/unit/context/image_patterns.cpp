@@ -197,7 +197,7 @@ TEST_SUITE("image_patterns") {
       CHECK(image.folded());
       CHECK(image.whole() == nullptr);
       CHECK(image.bytes() == live);
-      CHECK(image.folded_bytes() < live / 2);
+      CHECK(image.small_bytes() < live / 2);
       std::memset(low, 0x55, live);
       CHECK(image.restore(top, o) == live);
       CHECK(std::equal(low, top, before.begin()));
