@@ -9,7 +9,9 @@
 //
 // Spares are made when they are needed, never more than the options allow, and end after having had nothing
 // to do for a while. A thread whose fiber has moved off becomes a spare, so that after a block there is
-// one thread more than before, and it is the one that is used the next time.
+// one thread more than before, and it is the one that is used the next time. A spare that fibers stay on
+// (thread_stay.hpp) *wants* a worker as soon as one of them is runnable: it is served first by whoever gives
+// a worker away, and a worker that is in its scheduler context hands itself on to it.
 #pragma once
 
 #include "sched/worker_thread.hpp"
@@ -57,6 +59,10 @@ class crew {
 
   /// The thread itself, inside, holding a worker: gives it to a spare. False: there is none.
   bool give_away(worker_thread& t) noexcept;
+  /// The thread itself, in the scheduler context: gives its worker to one that wants one. False: there is none.
+  bool hand_on(worker_thread& t) noexcept;
+  /// c is runnable and stays on t, which has no worker: it waits until there is one.
+  void await_worker(fiber_core& c, worker_thread& t) noexcept;
   /// The worker that t holds, once no claim is in progress.
   worker* resolve(worker_thread& t) noexcept;
   /// The next worker for t, which holds none; null: t is to end.
@@ -75,6 +81,8 @@ class crew {
   std::uint64_t handed_over() const noexcept {
     return handed_over_.load(std::memory_order_relaxed);
   }
+  /// How often a worker was handed on to a thread that wanted one.
+  std::uint64_t handed_on() const noexcept { return handed_on_.load(std::memory_order_relaxed); }
   std::uint64_t pinned_parks() const noexcept {
     return pinned_parks_.load(std::memory_order_relaxed);
   }
@@ -85,18 +93,24 @@ class crew {
   worker_thread* spare_locked() noexcept;
   void list_locked(worker_thread& t) noexcept;
   void give_locked(worker& w, worker_thread& t) noexcept;
+  void employ_locked(worker& w, worker_thread& t) noexcept;
+  void want_locked(worker_thread& t) noexcept;
+  void satisfy_locked(worker_thread& t) noexcept;
 
   scheduler& owner_;
   const unsigned max_spares_;
   const std::chrono::nanoseconds spare_idle_;
   mutable std::mutex mutex_;
   std::vector<std::unique_ptr<worker_thread>> threads_;  ///< those that have ended included
-  std::vector<worker_thread*> spares_;  ///< the one that waits for the shortest time last
+  std::vector<worker_thread*> spares_;      ///< the one that waits for the shortest time last
+  worker_thread* wanting_first_ = nullptr;  ///< by worker_thread::next_wanting
+  worker_thread* wanting_last_ = nullptr;
   bool ending_ = false;
   std::atomic<int> orphans_{0};
   std::atomic<unsigned> extra_{0};
   std::atomic<std::uint64_t> handed_over_{0};
   std::atomic<std::uint64_t> pinned_parks_{0};
+  std::atomic<std::uint64_t> handed_on_{0};
 };
 
 }  // namespace tendril::detail

@@ -50,6 +50,7 @@ class scheduler;
 class thread_waiter;
 class worker;
 struct hot_call;
+struct stay_record;
 struct worker_thread;
 
 /// What parks: a fiber (fiber_core) or a plain thread (thread_waiter).
@@ -61,7 +62,7 @@ class waiter {
   std::atomic<std::uint32_t> flags{0};
   kind what;
   std::uint8_t stack_class = 0xFF;  ///< a size class, or stack_class_default
-  std::int8_t affinity = -1;        ///< a worker's index, or affinity_any, or affinity_thread
+  std::int8_t affinity = -1;        ///< a worker's index, or one of affinity_...
   std::uint8_t shields = 0;         ///< depth of uncancelable scopes; its own flow of control alone
 
  protected:
@@ -75,6 +76,8 @@ inline constexpr std::uint8_t stack_class_default = 0xFF;
 /// thread is to be woken, see thread_pin.hpp.
 inline constexpr std::int8_t affinity_any = -1;
 inline constexpr std::int8_t affinity_thread = -2;
+/// Or the worker of one thread: it stays there, see thread_stay.hpp.
+inline constexpr std::int8_t affinity_stay = -3;
 
 /// Bits of waiter::flags.
 namespace flag {
@@ -94,6 +97,8 @@ inline constexpr std::uint32_t idle = 0x20000;
 inline constexpr unsigned scheduler_shift = 8;
 /// It waits on an object in its own slot, see slot_contract.hpp.
 inline constexpr std::uint32_t own_place = 0x10000;
+/// It stays on its thread, see thread_stay.hpp.
+inline constexpr std::uint32_t stays = 0x40000;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
 
@@ -172,7 +177,10 @@ struct fiber_frame {
   wait_block block;  ///< first, and the frame is aligned to a cache line
   fiber_core* core;
   stack_slice slice;
-  thread_waiter* thread = nullptr;  ///< to be woken while affinity is affinity_thread
+  union {
+    thread_waiter* thread = nullptr;  ///< to be woken while affinity is affinity_thread
+    stay_record* stay;                ///< while affinity is affinity_stay
+  };
 };
 
 /// The frame of a fiber that has a stack of its own.

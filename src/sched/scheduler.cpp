@@ -111,7 +111,8 @@ void scheduler::inject_chain(fiber_core* const* fibers, std::size_t count) noexc
 
 std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept {
   injection_lock_.lock();
-  const std::size_t available = injected_.load(std::memory_order_relaxed);
+  const std::uint64_t all = injected_.load(std::memory_order_relaxed);
+  const std::size_t available = all % wanting_unit;
   const std::size_t share =
       std::min(room, available / worker_count_ + (available % worker_count_ != 0 ? 1 : 0));
   for (std::size_t i = 0; i != share; ++i) {
@@ -120,15 +121,23 @@ std::size_t scheduler::pop_injected(fiber_core** out, std::size_t room) noexcept
     out[i]->next = nullptr;
   }
   if (injection_head_ == nullptr) injection_tail_ = nullptr;
-  injected_.store(available - share, std::memory_order_relaxed);
+  injected_.store(all - share, std::memory_order_relaxed);
   injection_lock_.unlock();
   return share;
 }
 
+void scheduler::count_wanting(bool more) noexcept {
+  injection_lock_.lock();
+  const std::uint64_t all = injected_.load(std::memory_order_relaxed);
+  injected_.store(more ? all + wanting_unit : all - wanting_unit, std::memory_order_relaxed);
+  injection_lock_.unlock();
+  if (more) announce_work();
+}
+
 void scheduler::schedule_woken(fiber_core* c) noexcept {
   const int affinity = c->affinity;
-  if (affinity == affinity_thread) {  // in park_in_place(), which takes it as its unparking
-    c->the_frame()->thread->wake();
+  if (affinity < affinity_any) {
+    schedule_on_thread(c);
     return;
   }
   const worker_use here;
@@ -143,9 +152,28 @@ void scheduler::schedule_woken(fiber_core* c) noexcept {
   else inject(c);
 }
 
+/// c is tied to a thread.
+__attribute__((noinline)) void scheduler::schedule_on_thread(fiber_core* c) noexcept {
+  if (c->affinity == affinity_thread) {  // in park_in_place(), which takes it as its unparking
+    c->the_frame()->thread->wake();
+    return;
+  }
+  worker_thread& home = *c->the_frame()->stay->home;
+  const worker_use here;
+  if (worker* const w = here.get(); w != nullptr && &w->thread() == &home) {
+    w->push_here(c);
+    return;
+  }
+  const visit visiting(*this);
+  // If the worker leaves the thread now, whoever has it then sends the fiber on.
+  if (worker* const w = home.works_for.load(std::memory_order_acquire)) w->push_inbox(c);
+  else crew_.await_worker(*c, home);
+}
+
 void scheduler::requeue(fiber_core* c) noexcept {
   if (c->affinity >= 0) workers_[static_cast<unsigned>(c->affinity)]->push_inbox(c);
-  else inject(c);
+  else if (c->affinity == affinity_any) inject(c);
+  else schedule_on_thread(c);
 }
 
 void scheduler::check_affinity(int affinity) const {

@@ -58,7 +58,7 @@ class scheduler {
   void inject_chain(fiber_core* const* fibers, std::size_t count) noexcept;
   void schedule_woken(fiber_core* c) noexcept;
   void start(fiber_core* c, worker* here);  ///< here: the caller's worker, or null
-  void requeue(fiber_core* c) noexcept;     ///< it has moved off its thread
+  void requeue(fiber_core* c) noexcept;     ///< it has moved off its thread, or came to a wrong one
   void request_stop() noexcept;
   bool drain_until(time_point deadline);
   void announce_work() noexcept;
@@ -69,7 +69,13 @@ class scheduler {
   // Workers.
   std::size_t pop_injected(fiber_core** out, std::size_t room) noexcept;
   void wake_worker(worker& w) noexcept;  ///< if it sleeps
+  /// Fibers for everybody, or a thread that wants a worker.
   bool has_injected() const noexcept { return injected_.load(std::memory_order_relaxed) != 0; }
+  bool worker_is_wanted() const noexcept {
+    return injected_.load(std::memory_order_relaxed) >= wanting_unit;
+  }
+  /// The crew: a thread wants a worker, or has got it.
+  void count_wanting(bool more) noexcept;
   bool begin_search() noexcept;
   void end_search(bool found) noexcept;
   /// False: there is work, the worker is not asleep; claimed: as leave_sleep() says.
@@ -124,6 +130,8 @@ class scheduler {
   }
 
  private:
+  static constexpr std::uint64_t wanting_unit = std::uint64_t{1} << 48;
+
   /// A caller from outside (a thread, a worker of another runtime) that queues a fiber and then wakes a
   /// worker. Once queued, the fiber may run, end, and be the last that the runtime waited for: the
   /// destructor waits for visitors as well. Entering is safe, because the fiber is not queued yet.
@@ -141,6 +149,7 @@ class scheduler {
     scheduler& visited_;
   };
 
+  void schedule_on_thread(fiber_core* c) noexcept;
   void notify_drained() noexcept;
   void monitor_main() noexcept;
   void look_for_stalls() noexcept;
@@ -171,7 +180,9 @@ class scheduler {
   alignas(cacheline_bytes) basic_spinlock<> injection_lock_;
   fiber_core* injection_head_ = nullptr;
   fiber_core* injection_tail_ = nullptr;
-  std::atomic<std::size_t> injected_{0};
+  /// How many of them, and from wanting_unit on how many threads want a worker: one word, because both
+  /// are work for whoever has none.
+  std::atomic<std::uint64_t> injected_{0};
   std::atomic<std::uint64_t> spawned_outside_{0};
 
   alignas(cacheline_bytes) std::atomic<std::uint64_t> sleepers_{0};  ///< bit i: worker i sleeps

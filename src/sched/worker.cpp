@@ -33,11 +33,16 @@ worker::~worker() { owner_.slots().take_back(slot_cache_); }
 
 bool worker::run() noexcept {
   slots_ = thread_->slots;
+  take_over_stayers();
   for (;;) {
-    if (budget_ <= 0) housekeeping();
+    if (budget_ <= 0) {
+      housekeeping();
+      if (wanted_ && hand_on()) return false;
+    }
     fiber_core* c = find_work();
     if (c == nullptr) {
       if (owner_.exiting()) break;
+      if (wanted_ && hand_on()) return false;
       c = idle();
       if (c == nullptr) continue;
     }
@@ -201,14 +206,17 @@ inline void worker::after_switch() noexcept {
         make_room(c);
       const void* const sp = is_tasklet(c->stack_class) ? slot_low(*c) : nullptr;
       // From here on a waker may run it elsewhere; if one was faster than the commit, it is ours again.
-      if (!c->park.commit_park()) push_ring(c);
+      if (!c->park.commit_park()) push_again(c);
       else if (sp != nullptr && is_wanted(c)) [[unlikely]] make_room_behind(sp);
       break;
     }
     case departure::yield:
-      if (is_wanted(left_)) [[unlikely]]
-        make_room(left_);
-      push_ring(left_);
+      if (wants_care(left_)) [[unlikely]] {
+        if (is_wanted(left_)) make_room(left_);
+        push_again(left_);
+      } else {
+        push_ring(left_);
+      }
       break;
     case departure::end:
       dead_context_.destroy();
@@ -316,13 +324,51 @@ void worker::push_pinned(fiber_core* c) noexcept {
   if (pinned_tail_ != nullptr) pinned_tail_->next = c;
   else pinned_head_.store(c, std::memory_order_relaxed);
   pinned_tail_ = c;
+  picks_until_fair_ = fairness_interval_pinned;
+}
+
+/// c has an affinity. It may have come to another worker with the thread that it stayed on.
+__attribute__((noinline)) void worker::push_owned(fiber_core* c) noexcept {
+  const auto index = static_cast<unsigned>(c->affinity);
+  if (index == index_) push_pinned(c);
+  else owner_.worker_at(index).push_inbox(c);
+}
+
+/// c has departed, on this thread, without parking.
+__attribute__((noinline)) void worker::push_again(fiber_core* c) noexcept {
+  if (c->affinity == affinity_stay) push_pinned(c);
+  else push_ring(c);
+}
+
+/// c was sent here, or queued here before the worker changed threads.
+void worker::push_received(fiber_core* c) noexcept {
+  if (c->affinity == affinity_stay && c->the_frame()->stay->home != thread_) owner_.requeue(c);
+  else push_pinned(c);
+}
+
+/// The worker has come to a thread.
+void worker::take_over_stayers() noexcept {
+  fiber_core* lists[] = {pinned_head_.exchange(nullptr, std::memory_order_relaxed),
+                         std::exchange(thread_->ready_here, nullptr)};
+  pinned_tail_ = nullptr;
+  for (fiber_core* c : lists)
+    while (c != nullptr) push_received(std::exchange(c, c->next));
+}
+
+/// In the scheduler context. True: the worker has another thread, and is not to be touched.
+__attribute__((noinline)) bool worker::hand_on() noexcept {
+  wanted_ = false;
+  return owner_.threads().hand_on(*thread_);
 }
 
 fiber_core* worker::pop_pinned() noexcept {
   fiber_core* const c = pinned_head_.load(std::memory_order_relaxed);
   if (c != nullptr) {
     pinned_head_.store(c->next, std::memory_order_relaxed);
-    if (c->next == nullptr) pinned_tail_ = nullptr;
+    if (c->next == nullptr) {
+      pinned_tail_ = nullptr;
+      picks_until_fair_ = fairness_interval;
+    }
     c->next = nullptr;
   }
   return c;
@@ -334,7 +380,7 @@ inline void worker::push_ring(fiber_core* c) noexcept {
     return;
   }
   if (c->affinity >= 0) {
-    push_pinned(c);
+    push_owned(c);
     return;
   }
   if (!ring_.push(c)) overflow(c);
@@ -372,7 +418,7 @@ void worker::push_woken(fiber_core* c) noexcept {
     return;
   }
   if (c->affinity >= 0) {
-    push_pinned(c);
+    push_owned(c);
     return;
   }
   // Release: a thief that takes it sees the fiber complete.
@@ -448,7 +494,7 @@ inline fiber_core* worker::take_lifo() noexcept {
 /// The next of this worker's own, wherever its stack is. Inlined into each way of leaving a fiber.
 [[gnu::always_inline]] inline fiber_core* worker::pick_next() noexcept {
   if (--budget_ <= 0) return nullptr;
-  if (++picks_ >= fairness_interval) [[unlikely]] {
+  if (++picks_ >= picks_until_fair_) [[unlikely]] {
     picks_ = 0;
     lifo_theft_.store(false, std::memory_order_relaxed);
     // In turn: each may be there all the time.
@@ -520,6 +566,7 @@ void worker::take_injected() noexcept {
   const std::size_t n = owner_.pop_injected(taken, std::size(taken));
   for (std::size_t i = 0; i != n; ++i)
     if (!ring_.push(taken[i])) overflow(taken[i]);
+  wanted_ = owner_.worker_is_wanted();
 }
 
 void worker::push_inbox(fiber_core* c) noexcept {
@@ -554,7 +601,7 @@ void worker::drain_inbox() noexcept {
   while (fibers != nullptr) {
     fiber_core* const c = fibers;
     fibers = c->next;
-    push_pinned(c);
+    push_received(c);
   }
   while (tasks != nullptr) {
     worker_task* const t = tasks;

@@ -17,7 +17,8 @@
 //           row while others wait. Thieves leave it alone unless the monitor found this worker stuck.
 //   ring_   FIFO of ring_capacity; what overflows goes to the scheduler's injection queue.
 //   fresh_  spawned and not started: newest first, and every fairness_interval picks the oldest.
-//   pinned_ fibers that may run here only; inbox_: such fibers and tasks posted by others, behind a lock.
+//   pinned_ fibers that may run here only, or on this thread; inbox_: such fibers and tasks posted by others,
+//           behind a lock.
 //   injection queue, shared; then other workers.
 //
 // Housekeeping (expiring timers, polling without blocking, looking into injection and inbox) is
@@ -90,6 +91,8 @@ class alignas(cacheline_bytes) worker final {
     else schedule_elsewhere(c);
   }
   worker_thread& thread() const noexcept { return *thread_; }
+  /// c stays on the calling thread.
+  void push_here(fiber_core* c) noexcept { push_pinned(c); }
 
   // On the running fiber, which is not pinned; w from hold_worker(). They return not inside.
   TENDRIL_NO_SPLIT static void park_current(worker* w) noexcept;
@@ -150,6 +153,8 @@ class alignas(cacheline_bytes) worker final {
 
   static constexpr int housekeeping_interval = 61;
   static constexpr unsigned fairness_interval = 13;
+  /// While fibers that run here only are queued: they have their share, however many others there are.
+  static constexpr unsigned fairness_interval_pinned = 2;
   static constexpr unsigned lifo_limit = 16;
   /// Large enough that a thousand fibers that yield in turn do not go round through the shared queue.
   static constexpr std::size_t ring_capacity = 2048;
@@ -173,6 +178,11 @@ class alignas(cacheline_bytes) worker final {
   void overflow(fiber_core* c) noexcept;
   void announce_if_long() noexcept;
   void push_pinned(fiber_core* c) noexcept;
+  void push_owned(fiber_core* c) noexcept;
+  void push_again(fiber_core* c) noexcept;
+  void push_received(fiber_core* c) noexcept;
+  void take_over_stayers() noexcept;
+  bool hand_on() noexcept;
   fiber_core* pop_pinned() noexcept;
   fiber_core* pick_next() noexcept;
   fiber_core* pick_again() noexcept;
@@ -205,10 +215,12 @@ class alignas(cacheline_bytes) worker final {
   departure left_how_ = departure::none;
   int budget_ = housekeeping_interval;
   unsigned picks_ = 0;
+  unsigned picks_until_fair_ = fairness_interval;
   unsigned lifo_streak_ = 0;
   unsigned woken_by_events_ = 0;  ///< about how many of them the ring still holds
   bool pinned_first_ = false;
-  thread_slots slots_;  ///< the holder's
+  bool wanted_ = false;  ///< by a thread that has none: to be handed on
+  thread_slots slots_;   ///< the holder's
   context grave_;
   context dead_context_;  ///< of who ended, until its stack is released
   stack_slice dead_slice_{};
@@ -279,6 +291,11 @@ inline bool is_away(const fiber_core* c) noexcept {
 /// Whether somebody waits for the slot of c.
 inline bool is_wanted(const fiber_core* c) noexcept {
   return (c->flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0;
+}
+
+/// Whether c, which has departed without parking, goes elsewhere than to the end of the ring.
+inline bool wants_care(const fiber_core* c) noexcept {
+  return (c->flags.load(std::memory_order_relaxed) & (flag::slot_wanted | flag::stays)) != 0;
 }
 
 /// Whether there is something to do to c before it runs again.

@@ -65,6 +65,7 @@ void worker_thread::main() noexcept {
     if (w->run()) break;  // the runtime ends
     // The worker has another thread by now, and the fiber that this one ran has left it.
     fiber_core* const c = std::exchange(moving, nullptr);
+    if (c == nullptr) continue;  // handed on
     owner.requeue(c);
     owner.threads().moved_off();
   }
@@ -193,6 +194,7 @@ void park_in_place(time_point deadline, const char* reason) {
   // From commit_park() on whoever unparks the fiber reads these, and then wakes the thread: exactly once,
   // because unpark() is true exactly once.
   const std::int8_t affinity = std::exchange(self->affinity, affinity_thread);
+  stay_record* const stay = affinity == affinity_stay ? self->the_frame()->stay : nullptr;
   self->the_frame()->thread = &t.pinned_waiter;
   if (self->park.commit_park()) {
     const bool rests = given && !t.guest && deadline == no_deadline;
@@ -204,6 +206,7 @@ void park_in_place(time_point deadline, const char* reason) {
     note_run(self);  // nobody picks it
   }
   self->affinity = affinity;
+  if (stay != nullptr) self->the_frame()->stay = stay;
 }
 
 void yield_in_place() noexcept {

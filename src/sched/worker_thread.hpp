@@ -4,8 +4,8 @@
 //
 //                    given a worker                     takes off: the fiber
 //     spare ------------------------> holds a worker    it runs goes on elsewhere
-//       ^                              |         ^  \                  |
-//       |                      blocked |         |   '-- loses it ---> orphaned
+//       ^  ^                           |   |     ^  \                  |
+//       |  '--- hands it on -----------'   |     |   '-- loses it ---> orphaned
 //       '-- the runtime ends           '---------'                     |
 //       ^            or idle for long                                  |
 //       '--------------------------------------------------------------'
@@ -40,6 +40,7 @@
 #include "platform/thread_state.hpp"
 #include "sched/core_pool.hpp"
 #include "sched/fiber_core.hpp"
+#include "sched/stay_record.hpp"
 #include "sched/tasklet_frames.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker_hold.hpp"
@@ -102,9 +103,18 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   fiber_core* moving = nullptr;  ///< has moved off, and is to be queued
   /// Wakes a pinned fiber's thread. Its own, so that each wake is one that unparked the fiber.
   thread_waiter pinned_waiter;
+  stay_records stays_here;
+  fiber_core* ready_here = nullptr;  ///< those that stay here and have waited for a worker
 
   // Guarded by the crew's lock.
   worker* given = nullptr;
+  /// Whom it holds or is given. Others may look at it: it is the one that it had just now.
+  std::atomic<worker*> works_for{nullptr};
+  fiber_core* stay_first =
+      nullptr;  ///< runnable, stay here, and wait for a worker: by fiber_core::next
+  fiber_core* stay_last = nullptr;
+  bool wants_worker = false;  ///< for those; it is among the spares
+  worker_thread* next_wanting = nullptr;
   bool listed = false;  ///< among the spares
   bool ended = false;
   std::condition_variable called;

@@ -11,6 +11,7 @@
 
 #include "sched/scheduler.hpp"
 #include "sched/thread_pin.hpp"
+#include "sched/thread_stay.hpp"
 
 #include <tendril/channel.hpp>
 #include <tendril/mutex.hpp>
@@ -19,6 +20,7 @@
 
 #include <doctest/doctest.h>
 
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -107,6 +109,8 @@ void with_robber(const char* name, Body body) {
   }
 }
 
+[[gnu::noinline]] long thread_number() { return ::syscall(SYS_gettid); }
+
 /// A few instructions to some microseconds in the fiber's own code.
 void compute(std::minstd_rand& random) {
   for (unsigned i = random() % 2000; i != 0; --i) asm volatile("" : : : "memory");
@@ -174,6 +178,78 @@ TEST_SUITE("stress.blocked") {
       });
       rt.drain();
       for (const int d : done) CHECK(d == total);
+    });
+  }
+
+  TEST_CASE("fibers that stay on their threads while workers are taken away") {
+    with_robber("robbed: staying", [](runtime& rt, std::uint64_t seed) {
+      constexpr int fibers = 9;
+      const auto total = static_cast<int>(rounds(10'000));
+      std::array<int, fibers> done{};
+      std::atomic<int> strayed{0};
+      std::uint64_t handed_on = 0;
+      std::array<tendril::counting_semaphore<>, 3> turns{tendril::counting_semaphore<>(0),
+                                                         tendril::counting_semaphore<>(0),
+                                                         tendril::counting_semaphore<>(0)};
+      std::atomic<int> waiting{0};
+      // Wakes from outside of the runtime, when it was seen waiting; half of them reach nobody.
+      std::atomic<bool> over{false};
+      std::thread outside([&] {
+        while (!over)
+          if (waiting != 0) turns[0].release();
+          else std::this_thread::yield();
+      });
+      run_on_own_stack(rt, [&] {
+        std::vector<fiber> all;
+        for (int n = 0; n != fibers; ++n)
+          all.emplace_back([&, n] {
+            std::minstd_rand random(static_cast<unsigned>(seed) + static_cast<unsigned>(n));
+            for (int i = 0; i != total; ++i) {
+              compute(random);
+              const bool stays = n % 3 != 2;
+              if (stays) detail::enter_stay();
+              const long before = stays ? thread_number() : 0;
+              switch (random() % 6) {
+                case 0:
+                  this_fiber::yield();
+                  break;
+                case 1:
+                  this_fiber::sleep_for(std::chrono::microseconds(random() % 100));
+                  break;
+                case 2:  // gives the worker away
+                  detail::pin_thread();
+                  (void)turns[1].try_acquire_for(std::chrono::microseconds(random() % 20));
+                  detail::unpin_thread();
+                  break;
+                case 3:
+                  ++waiting;
+                  turns[0].acquire();
+                  --waiting;
+                  break;
+                case 4:
+                  turns[1].release();
+                  (void)turns[2].try_acquire_for(20us);
+                  break;
+                default:
+                  turns[2].release();
+                  (void)turns[1].try_acquire_for(20us);
+                  break;
+              }
+              if (stays) {
+                if (thread_number() != before) ++strayed;
+                detail::leave_stay();
+              }
+              ++done[static_cast<std::size_t>(n)];
+            }
+          });
+        for (fiber& f : all) f.join();
+        handed_on = detail::current_scheduler()->threads().handed_on();
+      });
+      over = true;
+      outside.join();
+      std::printf("  handed on %llu times\n", static_cast<unsigned long long>(handed_on));
+      for (const int d : done) CHECK(d == total);
+      CHECK(strayed == 0);
     });
   }
 
