@@ -70,11 +70,12 @@ constexpr std::size_t words_for(std::size_t live) noexcept {
 
 }  // namespace
 
-bool stack_image::capture(const std::byte* low, const std::byte* top) noexcept {
+bool stack_image::capture(const std::byte* low, const std::byte* top, image_size size) noexcept {
   const auto live = static_cast<std::size_t>(top - low);
   const std::size_t needed = words_for(live) * sizeof(std::uint64_t);
   block* b = whole();
-  if (b == nullptr || needed > b->capacity || needed * 2 < b->capacity) [[unlikely]] {
+  if (b == nullptr || needed > b->capacity ||
+      (size == image_size::exact ? needed != b->capacity : needed * 2 < b->capacity)) [[unlikely]] {
     void* const memory = std::malloc(sizeof(block) + needed);
     if (memory == nullptr) return false;
     b = ::new (memory) block;

@@ -88,6 +88,12 @@ class image_word {
   std::uintptr_t word_ = 0;  ///< null, a block, or a fold or a pack and its bit
 };
 
+/// Of the block for an image.
+enum class image_size : std::uint8_t {
+  roomy,  ///< one that is there already, if it is large enough and not twice too large
+  exact
+};
+
 class stack_image : public image_word {
  public:
   stack_image() noexcept = default;
@@ -96,7 +102,8 @@ class stack_image : public image_word {
   ~stack_image() { drop(); }
 
   /// Copies [low, top). False: no memory; nothing has changed.
-  bool capture(const std::byte* low, const std::byte* top) noexcept;
+  bool capture(const std::byte* low, const std::byte* top,
+               image_size size = image_size::roomy) noexcept;
   /// Copies it back, ending at `top`, which is where it came from. Returns how many bytes the stack has. One
   /// that is not whole is dropped by its user afterwards, when nobody looks at it any more.
   std::size_t restore(std::byte* top, const image_owner& owner) noexcept;

@@ -15,8 +15,8 @@
 namespace tendril::detail {
 namespace {
 
-/// Of all slots together, at most about so many images that are in use now and then are not folded.
-constexpr unsigned whole_images = 1U << 16;
+/// Of all slots together, images of at most about so many bytes that are in use now and then are not folded.
+constexpr std::size_t whole_bytes = std::size_t{256} << 20;
 
 [[noreturn]] void no_memory_for(const fiber_core& c, std::size_t bytes) noexcept {
   std::fprintf(stderr,
@@ -42,7 +42,8 @@ slot_table::slot_table(const slot_options& options)
       entry_(options.entry),
       evict_after_(options.evict_after),
       pack_after_(options.pack_after),
-      most_whole_(std::clamp(whole_images / options.most, 16U, 4096U)),
+      most_whole_(
+          std::clamp(whole_bytes / options.most, std::size_t{64} << 10, std::size_t{16} << 20)),
       arena_(options.size_class, options.most, options.guard),
       slots_(std::make_unique<slot[]>(limit_)),
       deep_(std::make_unique<std::atomic<std::uint64_t>[]>(65'536 / 64)) {}
@@ -191,14 +192,14 @@ bool slot_table::hold_resident(slot& s, fiber_core& r, made_runnable& out) noexc
   return false;
 }
 
-void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
+void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine, image_size size) noexcept {
   tasklet_frame& f = tasklet_frame_of(r);
   std::byte* const low = slot_low(r);
   std::byte* const top = s.slice.high;
   TENDRIL_ASSERT(low > s.slice.low && low < top, "a resident stands in its slot");
   if (f.generation != s.generation) [[unlikely]]
     report_damaged(r, "its slot has had another resident since; memory of the runtime is damaged");
-  if (!f.image.capture(low, top)) no_memory_for(r, static_cast<std::size_t>(top - low));
+  if (!f.image.capture(low, top, size)) no_memory_for(r, static_cast<std::size_t>(top - low));
   if (static_cast<std::size_t>(top - low) >= deep_bytes) [[unlikely]]
     note_deep(f.kind);
   if ((r.flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0)
@@ -212,7 +213,8 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept {
   b.owner = &f;
   b.since = clock_.load(std::memory_order_relaxed);
   s.images.push(b);
-  if (s.images.count > s.images.limit) fold_oldest(s, mine);
+  // Twice, so that it ends where several small ones are followed by large ones.
+  for (int turn = 0; turn != 2 && s.images.bytes > s.images.limit; ++turn) fold_oldest(s, mine);
   if (strict_) {
     spoil_stack(low, top);
     s.spoiled = low;
@@ -279,7 +281,7 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   if (f.started) {
     if (f.image.folded()) {
       mine.unfolds.add();
-      s.images.limit = std::min(s.images.limit + 1, most_whole_);
+      s.images.learn(f.image.bytes(), most_whole_);
     } else if (f.image.packed()) {
       mine.unpacks.add();
     } else {
@@ -440,7 +442,7 @@ bool slot_table::tend_stack(slot& s, std::uint32_t now, slot_cache& mine,
     s.seen = sight::busy;
     return false;
   }
-  move_out(s, *r, mine);
+  move_out(s, *r, mine, image_size::exact);
   if (stack_image::block* const b = tasklet_frame_of(*r).image.whole()) b->since = since;
   mine.evictions.add();
   if (r->park.release_hold()) out.first = r;
@@ -454,6 +456,8 @@ std::size_t slot_table::tend_image(slot& s, std::uint32_t now, slot_cache& mine)
     if (now - b->since >= evict_after_) {
       const std::size_t bytes = b->bytes;
       fold_oldest(s, mine);
+      // They do not take turns any more.
+      s.images.limit -= std::min(bytes, s.images.limit - image_queue::least);
       return bytes;
     }
     aging_ = true;

@@ -36,10 +36,11 @@
 // Copies are made on other stacks: by who wants to enter, or by who arrives after the departure. They are made under
 // the slot's lock, which is a spinlock whose waiters yield their threads: mostly a kilobyte, a microsecond at most.
 //
-// Images that nobody wanted while several others of the same slot were made are folded (stack_image.hpp): the slot
-// keeps those that are whole in the order in which they were made, and how many it keeps it learns: one more each
-// time that a folded one is wanted again. So those that take turns are copied as they are, and crowds that wait
-// take little memory, without a thread that looks for them.
+// Images that nobody wanted while others of the same slot were made are folded (stack_image.hpp): the slot keeps those
+// that are whole in the order in which they were made, and of how many bytes it learns: at first of two kilobytes, and
+// each time that a folded one is wanted again of one image more. So those that take turns are copied as they are, and
+// crowds that wait take little memory, without a thread that looks for them. Rejected: so many images, whatever they
+// have; ten thousand stacks of seven kilobytes took 20 MB more before they were known to be a crowd.
 //
 // What has been idle for long is looked for by the monitor, a portion at a time (tend()): residents are moved out, the
 // memory of slots that are empty is given back, and images are folded, or, if they are like no other, packed. A resident
@@ -77,24 +78,29 @@ namespace tendril::detail {
 
 /// The whole images of those bound to one slot, by age; under its lock.
 struct image_queue {
-  static constexpr std::uint32_t least = 4;
+  static constexpr std::size_t least = 2048;
 
   stack_image::block* oldest = nullptr;
   stack_image::block* newest = nullptr;
-  std::uint32_t count = 0;
-  std::uint32_t limit = least;
+  std::size_t bytes = 0;
+  std::size_t limit = least;  ///< how many bytes are worth keeping whole, as far as is known
 
   void push(stack_image::block& b) noexcept {
     b.newer = nullptr;
     b.older = newest;
     (newest != nullptr ? newest->newer : oldest) = &b;
     newest = &b;
-    ++count;
+    bytes += b.bytes;
   }
   void remove(const stack_image::block& b) noexcept {
     (b.newer != nullptr ? b.newer->older : newest) = b.older;
     (b.older != nullptr ? b.older->newer : oldest) = b.newer;
-    --count;
+    bytes -= b.bytes;
+  }
+  /// One of that size was not kept and is wanted: it would be there, were there room for one more of those that came later.
+  void learn(std::size_t wanted, std::size_t most) noexcept {
+    const std::size_t later = newest != nullptr ? newest->bytes : 0;
+    limit = std::min(limit + std::max(wanted, later), most);
   }
 };
 
@@ -294,7 +300,8 @@ class slot_table {
   bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
   void note_deep(std::uint16_t kind) noexcept;
   void settle(slot& s, fiber_core& c) noexcept;
-  void move_out(slot& s, fiber_core& r, slot_cache& mine) noexcept;
+  void move_out(slot& s, fiber_core& r, slot_cache& mine,
+                image_size size = image_size::roomy) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
   fiber_core* next_waiting(slot& s) noexcept;
   bool fold_oldest(slot& s, slot_cache& mine) noexcept;
@@ -308,7 +315,7 @@ class slot_table {
   const platform::entry_function entry_;
   const std::uint32_t evict_after_;
   const std::uint32_t pack_after_;
-  const std::uint32_t most_whole_;  ///< images a slot
+  const std::size_t most_whole_;  ///< bytes of images, of a slot
   slot_arena arena_;
   image_patterns patterns_;
   std::unique_ptr<slot[]> slots_;

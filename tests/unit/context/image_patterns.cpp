@@ -205,4 +205,28 @@ TEST_SUITE("image_patterns") {
     image.drop();
     CHECK(image.bytes() == 0);
   }
+
+  TEST_CASE("an image's block is used again, unless it is to be exact") {
+    struct area {
+      alignas(64) std::byte bytes[1024];
+    };
+    const auto slot = std::make_unique<area>();
+    std::memset(slot->bytes, 1, sizeof slot->bytes);
+    std::byte* const top = slot->bytes + sizeof slot->bytes;
+    const auto capacity_of = [&](stack_image& image, std::size_t live, image_size size) {
+      REQUIRE(image.capture(top - live, top, size));
+      return image.whole()->capacity;
+    };
+    stack_image fresh;
+    const std::uint32_t exact = capacity_of(fresh, 576, image_size::roomy);
+    CHECK(exact >= 576);
+    CHECK(exact < 1024);
+    stack_image image;
+    const std::uint32_t room = capacity_of(image, 1024, image_size::roomy);
+    CHECK(capacity_of(image, 576, image_size::roomy) == room);
+    CHECK(capacity_of(image, 576, image_size::exact) == exact);
+    const stack_image::block* const block = image.whole();
+    CHECK(capacity_of(image, 576, image_size::exact) == exact);
+    CHECK(image.whole() == block);
+  }
 }

@@ -130,6 +130,26 @@ TEST_SUITE("tasklet") {
     }
   }
 
+  TEST_CASE("of a crowd with large stacks hardly any is kept whole") {
+    constexpr unsigned slots = 8;
+    constexpr unsigned count = 80;
+    constexpr unsigned depth = 60;
+    runtime rt(with({1, slots, false}));
+    latch gate(1);
+    std::atomic<std::uint64_t> sum{0};
+    tasklet_stats parked;
+    rt.run([&] {
+      for (unsigned i = 0; i != count; ++i) spawn([&, i] { sum += descend(depth, i, gate); });
+      for (unsigned i = 0; i != count + 20; ++i) this_fiber::yield();
+      parked = rt.stats().tasklets;
+      gate.count_down();
+    });
+    rt.drain();
+    CHECK(sum == count * (depth + 1));
+    CHECK(parked.captures >= count - slots);
+    CHECK(parked.folds + slots >= parked.captures);
+  }
+
   TEST_CASE("those that take turns are soon not folded any more") {
     runtime rt(with({1, 1, false}));
     constexpr unsigned count = 20;
