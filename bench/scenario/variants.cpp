@@ -3,6 +3,7 @@
 
 #include "bench/support/process.hpp"
 
+#include <chrono>
 #include <stdexcept>
 #include <utility>
 
@@ -71,9 +72,11 @@ arguments fiber_arguments(const std::string& stack) {
 tendril::stack_kind stack_kind_of(const std::string& stack) {
   if (stack == "reserved") return tendril::stack_kind::reserved;
   if (stack == "segmented") return tendril::stack_kind::segmented;
-  if (stack == "tasklet" || stack == tasklet_copied) return tendril::stack_kind::tasklet;
+  if (stack == "tasklet" || stack == tasklet_copied || stack == tasklet_packed)
+    return tendril::stack_kind::tasklet;
   throw std::invalid_argument("unknown --stack '" + stack +
-                              "'; known: reserved, segmented, tasklet, " + tasklet_copied);
+                              "'; known: reserved, segmented, tasklet, " + tasklet_copied + ", " +
+                              tasklet_packed);
 }
 
 tendril::runtime_options runtime_with(const std::string& stack, unsigned workers) {
@@ -81,6 +84,10 @@ tendril::runtime_options runtime_with(const std::string& stack, unsigned workers
   options.workers = workers;
   options.stack.kind = stack_kind_of(stack);
   if (stack == tasklet_copied) options.tasklets.slots = 1;
+  if (stack == tasklet_packed) {
+    options.tasklets.evict_idle_after = std::chrono::milliseconds(1);
+    options.pack_cold_after = std::chrono::milliseconds(1);
+  }
   return options;
 }
 

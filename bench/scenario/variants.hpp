@@ -22,6 +22,8 @@ namespace bench {
 
 /// Not a kind, and in no list: tasklets of which two never find room at once, so that who waits is copied out.
 inline constexpr const char* tasklet_copied = "tasklet_copied";
+/// Neither: tasklets that are made as small as can be as soon as they wait.
+inline constexpr const char* tasklet_packed = "tasklet_packed";
 
 /// Names of the stack kinds that this build offers.
 std::vector<std::string> stack_variants();
