@@ -19,10 +19,22 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include <cstddef>
 #include <cstdint>
+
+// Of headers that would bring macros.
+struct __res_state;
+struct addrinfo;
+struct group;
+struct hostent;
+struct passwd;
+struct rusage;
+struct sembuf;
+struct stat;
+struct statx;
 
 namespace tendril::platform {
 

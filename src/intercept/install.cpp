@@ -41,6 +41,7 @@ void opened(int fd) noexcept {
 
 // What a kind has in the table of hooks.
 #define TENDRIL_HOOK_parks(name) &calls::name
+#define TENDRIL_HOOK_opens(name) &calls::name
 #define TENDRIL_HOOK_always(name) &calls::name
 #define TENDRIL_HOOK_own(name) &calls::name
 #define TENDRIL_HOOK_creates(name) nullptr
@@ -114,6 +115,8 @@ bool in_other_process() noexcept { return ::getpid() != process.load(std::memory
   errno = result < 0 ? static_cast<int>(-result) : errno_before;
   return result < 0 ? -1 : result;
 }
+
+void descriptor_opened(int fd) noexcept { opened(fd); }
 
 void install_interception() noexcept { install(); }
 

@@ -14,4 +14,7 @@ const platform::real_calls& real() noexcept;
 /// It must neither park nor touch what is its parent's. A system call: for slow paths.
 bool in_other_process() noexcept;
 
+/// libc has returned a descriptor for a file just opened: for code that hooks call.
+void descriptor_opened(int fd) noexcept;
+
 }  // namespace tendril::detail

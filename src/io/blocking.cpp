@@ -4,6 +4,7 @@
 #include <tendril/fiber.hpp>
 #include <tendril/io.hpp>
 
+#include "io/blocking.hpp"
 #include "io/pool_job.hpp"
 #include "sched/stack_hold.hpp"
 
@@ -35,7 +36,20 @@ class work_job final : public pool_job {
   int status_ = 0;
 };
 
+int begin(pool_job_ptr<work_job>& job, pool_call& call) {
+  const worker_use here{worker_use::may_move{}};
+  job.reset(new work_job(call));
+  return job->submit();
+}
+
 }  // namespace
+
+std::error_code run_on_pool_to_the_end(pool_call& call, const char* reason) {
+  pool_job_ptr<work_job> job;
+  if (const int status = begin(job, call); status != 0) return uv_error(status);
+  job->wait(false, reason, false);
+  return {};
+}
 
 std::error_code run_on_pool(pool_call& call) {
   if (!can_park()) {
@@ -44,11 +58,7 @@ std::error_code run_on_pool(pool_call& call) {
     return {};
   }
   pool_job_ptr<work_job> job;
-  {
-    const worker_use here{worker_use::may_move{}};
-    job.reset(new work_job(call));
-    if (const int status = job->submit(); status != 0) return uv_error(status);
-  }
+  if (const int status = begin(job, call); status != 0) return uv_error(status);
   const stack_hold captures_stay;
   const outcome result = job->wait(true, "blocking");
   if (result == outcome::signalled) return {};

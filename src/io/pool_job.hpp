@@ -30,8 +30,8 @@ class pool_job {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
-  /// Parks until finish(); the outcome says if it was given up instead.
-  outcome wait(bool cancelable, const char* reason) {
+  /// Parks until finish(); the outcome says if it was given up instead. on_context: see wait_options.
+  outcome wait(bool cancelable, const char* reason, bool on_context = true) {
     waiter* const self = current_waiter();
     lock_.lock();
     if (finished_) {
@@ -40,7 +40,8 @@ class pool_job {
     }
     wait_node& node = own_node(self);
     waiters_.push_back(node);
-    return wait_locked(lock_, waiters_, node, {.cancelable = cancelable, .reason = reason});
+    return wait_locked(lock_, waiters_, node,
+                       {.cancelable = cancelable, .reason = reason, .on_context = on_context});
   }
 
   /// Has the owner take the request back if it has not begun; finish() comes either way.

@@ -7,7 +7,7 @@
 //
 // To add a symbol:
 //   1. a line in platform/intercept_symbols.def;
-//   2. for kinds parks, always and creates nothing here: wrappers.cpp makes the wrapper. For own and
+//   2. for kinds parks, opens, always and creates nothing here: wrappers.cpp makes the wrapper. For own and
 //      alone the wrapper: a definition of front_<name> in a file of this folder,
 //          extern "C" int front_fcntl(int fd, int command, ...) { ... }
 //      which asks for `hooks_here()` or `hooks_on_fiber()`, and calls real.<name> when that is null;

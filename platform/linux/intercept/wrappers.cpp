@@ -3,6 +3,12 @@
 // The wrappers that need no thought, made from the list.
 #include "platform/linux/intercept/front.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 using namespace tendril::platform::front;
 
 // NOLINTBEGIN(bugprone-macro-parentheses)
@@ -11,6 +17,12 @@ using namespace tendril::platform::front;
     if (!(straight))                                                                \
       if (const auto* const hooks = hooks_on_fiber()) return hooks->name arguments; \
     return real.name arguments;                                                     \
+  }
+#define TENDRIL_FRONT_opens(result, name, parameters, arguments, straight)          \
+  extern "C" result front_##name parameters {                                       \
+    if (!(straight))                                                                \
+      if (const auto* const hooks = hooks_on_fiber()) return hooks->name arguments; \
+    return told(real.name arguments);                                               \
   }
 #define TENDRIL_FRONT_always(result, name, parameters, arguments, straight)     \
   extern "C" result front_##name parameters {                                   \
