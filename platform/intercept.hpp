@@ -15,6 +15,8 @@
 #pragma once
 
 #include <poll.h>
+#include <signal.h>
+#include <stdio.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -28,8 +30,10 @@
 // Of headers that would bring macros.
 struct __res_state;
 struct addrinfo;
+struct epoll_event;
 struct group;
 struct hostent;
+struct mmsghdr;
 struct passwd;
 struct rusage;
 struct sembuf;

@@ -13,7 +13,7 @@ namespace tendril::platform {
 /// Bytes received, 0 at the end of the stream, or an errno negated (-EAGAIN: nothing there).
 long receive_now(int socket, void* to, std::size_t bytes) noexcept;
 
-/// Bytes sent, or an errno negated (-EAGAIN: the buffer is full). Never raises SIGPIPE.
-long send_now(int socket, const void* from, std::size_t bytes) noexcept;
+/// Bytes sent, or an errno negated (-EAGAIN: the buffer is full). Never raises SIGPIPE, unless `signals`.
+long send_now(int socket, const void* from, std::size_t bytes, bool signals = false) noexcept;
 
 }  // namespace tendril::platform

@@ -102,7 +102,8 @@ std::size_t readiness_set::wait(std::span<readiness_event> events, std::chrono::
     events[count++] = {.tag = e.data.u64,
                        .readable = (e.events & (EPOLLIN | EPOLLPRI)) != 0,
                        .writable = (e.events & EPOLLOUT) != 0,
-                       .hangup = (e.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0};
+                       // With urgent data, too, a short read need not have found everything.
+                       .hangup = (e.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)) != 0};
   }
   return count;
 }

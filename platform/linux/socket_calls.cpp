@@ -47,8 +47,8 @@ long receive_now(int socket, void* to, std::size_t bytes) noexcept {
   }
 }
 
-long send_now(int socket, const void* from, std::size_t bytes) noexcept {
-  constexpr int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+long send_now(int socket, const void* from, std::size_t bytes, bool signals) noexcept {
+  const int flags = signals ? MSG_DONTWAIT : MSG_DONTWAIT | MSG_NOSIGNAL;
   if constexpr (watched) {
     const long n = ::send(socket, from, bytes, flags);
     return n >= 0 ? n : -errno;

@@ -2,6 +2,7 @@
 #include "intercept/file_facts.hpp"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -26,6 +27,8 @@ constexpr std::uint64_t epoch_mask = (std::uint64_t{1} << 26) - 1;
 
 struct facts {
   std::atomic<std::uint64_t> word{0};
+  std::atomic<std::uint64_t> changes{
+      0};  ///< of this number's flags: who looks compares before and after
   std::atomic<std::int64_t>
       timeouts[2]{};  // nanoseconds, by direction; written before timeouts_bit is set
 };
@@ -36,7 +39,8 @@ constexpr std::size_t chunk_count = 4096;  // as many as the table of descriptor
 using chunk = std::array<facts, chunk_entries>;
 std::array<std::atomic<chunk*>, chunk_count> chunks{};
 
-std::atomic<std::uint64_t> epoch{1};
+/// Some file has several numbers, or is shared with other processes' numbers as the standard streams are.
+std::atomic<bool> aliases{false};
 
 facts* find_facts(int fd) noexcept {
   const auto number = static_cast<std::size_t>(fd);
@@ -45,8 +49,9 @@ facts* find_facts(int fd) noexcept {
   return c != nullptr ? &(*c)[number & (chunk_entries - 1)] : nullptr;
 }
 
-/// Of a number that the table of descriptors has.
+/// Null: beyond the table, or no memory.
 facts* obtain_facts(int fd) noexcept {
+  if (static_cast<std::size_t>(fd) >= chunk_count * chunk_entries) return nullptr;
   auto& place = chunks[static_cast<std::size_t>(fd) >> chunk_bits];
   if (place.load(std::memory_order_acquire) == nullptr) {
     auto* const fresh = new (std::nothrow) chunk;
@@ -60,7 +65,7 @@ facts* obtain_facts(int fd) noexcept {
 /// The upper part of a word about the present.
 std::uint64_t present(std::uint32_t generation) noexcept {
   return std::uint64_t{generation} << generation_shift |
-         (epoch.load(std::memory_order_acquire) & epoch_mask) << epoch_shift;
+         (file_flags_epoch.load(std::memory_order_acquire) & epoch_mask) << epoch_shift;
 }
 
 // Out of line: see errno in operation.hpp.
@@ -77,13 +82,16 @@ std::uint64_t present(std::uint32_t generation) noexcept {
   return 0;
 }
 
-/// The short-read rule holds for stream sockets alone.
-[[gnu::noinline]] descriptor_kind kind_of(int fd) {
-  int type = 0;
-  socklen_t size = sizeof type;
-  return ::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM
-             ? descriptor_kind::stream
-             : descriptor_kind::other;
+[[gnu::noinline]] int option_of(int fd, int option) noexcept {
+  int value = -1;
+  socklen_t size = sizeof value;
+  return ::getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 ? value : -1;
+}
+/// The short-read rule holds for TCP. Not for Unix sockets: a read ends where a descriptor was sent along.
+descriptor_kind kind_of(int fd) {
+  return option_of(fd, SO_TYPE) == SOCK_STREAM && option_of(fd, SO_PROTOCOL) == IPPROTO_TCP
+             ? descriptor_kind::shared_stream
+             : descriptor_kind::shared_other;
 }
 
 [[gnu::noinline]] std::int64_t socket_timeout(int fd, int option) noexcept {
@@ -96,6 +104,35 @@ std::uint64_t present(std::uint32_t generation) noexcept {
 void fill(file_use& use, std::uint64_t word) noexcept {
   use.what = static_cast<file_class>(word & class_mask);
   use.nonblocking = (word & nonblocking_bit) != 0;
+}
+
+int find_out(int fd, file_use& use) noexcept {
+  if (fd < 0) return EBADF;
+  facts* const f = obtain_facts(fd);
+  if (f == nullptr) return ENOMEM;
+  const auto changes = f->changes.load(std::memory_order_acquire);
+  std::uint64_t bits = 0;
+  // The epoch before the flags: should these change in between, what was seen is out of date at once.
+  const auto before = file_flags_epoch.load(std::memory_order_acquire);
+  if (const int error = classify(fd, bits); error != 0) return error;
+  if (in_other_process()) return ECHILD;
+  descriptor_ref ref;
+  try {
+    ref = share_descriptor(fd, &kind_of);
+  } catch (const std::system_error& e) {
+    return e.code().value();
+  } catch (...) {
+    return ENOMEM;
+  }
+  const auto word = std::uint64_t{ref.generation} << generation_shift |
+                    (before & epoch_mask) << epoch_shift | bits;
+  f->word.store(word, std::memory_order_release);
+  if (f->changes.load(std::memory_order_acquire) != changes)
+    f->word.store(0, std::memory_order_release);
+  use.entry = find_descriptor(fd);
+  use.generation = ref.generation;
+  fill(use, word);
+  return 0;
 }
 
 }  // namespace
@@ -114,28 +151,10 @@ bool recall_file(int fd, file_use& use) noexcept {
 
 int look_at_file(int fd, file_use& use) noexcept {
   if (recall_file(fd, use)) return 0;
-  std::uint64_t bits = 0;
-  // The epoch before the flags: should these change in between, what was seen is out of date at once.
-  const auto before = epoch.load(std::memory_order_acquire);
-  if (const int error = classify(fd, bits); error != 0) return error;
-  if (in_other_process()) return ECHILD;
-  descriptor_ref ref;
-  try {
-    ref = share_descriptor(fd, &kind_of);
-  } catch (const std::system_error& e) {
-    return e.code().value();
-  } catch (...) {
-    return ENOMEM;
-  }
-  facts* const f = obtain_facts(fd);
-  if (f == nullptr) return ENOMEM;
-  const auto word = std::uint64_t{ref.generation} << generation_shift |
-                    (before & epoch_mask) << epoch_shift | bits;
-  f->word.store(word, std::memory_order_release);
-  use.entry = find_descriptor(fd);
-  use.generation = ref.generation;
-  fill(use, word);
-  return 0;
+  const int errno_before = errno_now();
+  const int error = find_out(fd, use);
+  finish(0, errno_before);
+  return error;
 }
 
 void reclassify(const file_use& use, file_class what) noexcept {
@@ -164,6 +183,15 @@ std::chrono::nanoseconds timeout_of(const file_use& use, direction way) noexcept
       f->timeouts[static_cast<unsigned>(way)].load(std::memory_order_relaxed));
 }
 
-void flags_change() noexcept { epoch.fetch_add(1, std::memory_order_acq_rel); }
+void flags_changed(int fd) noexcept {
+  if (fd <= 2 || aliases.load(std::memory_order_relaxed)) {
+    file_flags_epoch.fetch_add(1, std::memory_order_acq_rel);
+  } else if (facts* const f = find_facts(fd)) {
+    f->changes.fetch_add(1, std::memory_order_acq_rel);
+    f->word.store(0, std::memory_order_release);
+  }
+}
+
+void number_doubled() noexcept { aliases.store(true, std::memory_order_relaxed); }
 
 }  // namespace tendril::detail

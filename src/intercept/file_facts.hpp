@@ -4,10 +4,10 @@
 // and what the program has set of it: O_NONBLOCK, SO_RCVTIMEO, SO_SNDTIMEO.
 //
 // The program's flags are never changed to make a call return, so nothing of them need be hidden; they are
-// only looked at. What was seen is kept with the descriptor's generation and with the *epoch*: a counter for
-// the whole process which every change of any file's flags moves on (fcntl, ioctl, setsockopt: dup'ed numbers
-// share flags, so that the number changed need not be the number used). Facts of another generation or
-// another epoch are looked up again. What another process changes of a shared file is not noticed before.
+// only looked at. What was seen is kept with the descriptor's generation, and forgotten when the program changes
+// something of it (fcntl, ioctl, setsockopt). Numbers that were dup'ed share flags, so that the number changed
+// need not be the number used: from the first dup on every change makes everything forgotten, by an
+// epoch that is kept with the facts. What another process changes of a shared file is not noticed.
 //
 // Numbers are adopted into the table when they are first used on a fiber, not when they are opened: so it is
 // all the same who opened them, and when.
@@ -49,7 +49,9 @@ void reclassify(const file_use& use, file_class what) noexcept;
 /// SO_RCVTIMEO or SO_SNDTIMEO; zero: none.
 std::chrono::nanoseconds timeout_of(const file_use& use, direction way) noexcept;
 
-/// Flags of some file have been changed, or are about to be.
-void flags_change() noexcept;
+/// The program has changed flags of the number's file.
+void flags_changed(int fd) noexcept;
+/// From now on a file may have several numbers.
+void number_doubled() noexcept;
 
 }  // namespace tendril::detail

@@ -28,15 +28,10 @@ std::atomic<pid_t> process{0};
 
 bool parks() noexcept {
   const worker_thread* const t = this_worker_thread();
-  // A thread inside its worker runs the runtime's own code, which neither parks nor may be parked in.
-  return t != nullptr && t->current != nullptr && !t->pinned() && !t->hold.looks_inside();
-}
-
-void opened(int fd) noexcept {
-  // Whoever closed the number before did so behind our back.
-  if (const descriptor* const d = find_descriptor(fd);
-      d != nullptr && d->is_adopted() && !in_other_process())
-    drop_descriptor(fd);
+  // A thread inside its worker runs the runtime's own code, which neither parks nor may be parked in. On a guest,
+  // a thread of the program's that a call has made a fiber's for a while, nobody else could go on.
+  return t != nullptr && t->current != nullptr && !t->pinned() && !t->guest &&
+         !t->hold.looks_inside();
 }
 
 // What a kind has in the table of hooks.
@@ -50,7 +45,7 @@ void opened(int fd) noexcept {
 constexpr platform::intercept_hooks hooks = {
     &real_table,
     &parks,
-    &opened,
+    &descriptor_opened,
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   TENDRIL_HOOK_##kind(name),
 #define TENDRIL_INTERCEPT_ALIAS(name, of)
@@ -116,7 +111,11 @@ bool in_other_process() noexcept { return ::getpid() != process.load(std::memory
   return result < 0 ? -1 : result;
 }
 
-void descriptor_opened(int fd) noexcept { opened(fd); }
+void descriptor_opened(int fd) noexcept {
+  if (const descriptor* const d = find_descriptor(fd);
+      d != nullptr && d->is_adopted() && !in_other_process())
+    drop_descriptor(fd);
+}
 
 void install_interception() noexcept { install(); }
 

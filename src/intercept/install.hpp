@@ -14,7 +14,12 @@ const platform::real_calls& real() noexcept;
 /// It must neither park nor touch what is its parent's. A system call: for slow paths.
 bool in_other_process() noexcept;
 
-/// libc has returned a descriptor for a file just opened: for code that hooks call.
+/// libc has returned a descriptor for a file just opened: for code that hooks call. If anything is known of the number,
+/// then who closed it before did so behind our back.
 void descriptor_opened(int fd) noexcept;
+inline int told(int fd) noexcept {
+  if (fd >= 0) descriptor_opened(fd);
+  return fd;
+}
 
 }  // namespace tendril::detail

@@ -30,7 +30,9 @@
 #include "intercept/calls.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
+#include "intercept/polling.hpp"
 #include "io/io_loop.hpp"
+#include "sched/thread_stay.hpp"
 
 namespace tendril::detail {
 namespace {
@@ -53,14 +55,20 @@ struct watched {
   bool listed = false;
 };
 
-[[gnu::noinline]] long look(pollfd* set, nfds_t count) noexcept {
-  for (;;) {
-    const int n = real().poll(set, count, 0);
-    if (n >= 0) return n;
-    // Delivered to this thread, which is not what waits.
-    if (errno != EINTR) return -errno;
+/// Says that somebody waits for descriptors, so that nobody calls this a deadlock.
+class pending_io {
+ public:
+  pending_io() {
+    const worker_use here{worker_use::may_move{}};
+    io_loop::here().add_pending();
   }
-}
+  ~pending_io() {
+    const worker_use here{worker_use::may_move{}};
+    io_loop::here().remove_pending();
+  }
+  pending_io(const pending_io&) = delete;
+  pending_io& operator=(const pending_io&) = delete;
+};
 
 class watch_list {
  public:
@@ -130,6 +138,7 @@ class watch_list {
   }
 
   outcome park(time_point deadline, const char* reason) {
+    const pending_io counted;
     return wait_until_done(
         [](const void* list) noexcept { return static_cast<const watch_list*>(list)->any(); }, this,
         {.deadline = deadline, .cancelable = false, .reason = reason, .on_context = false});
@@ -187,7 +196,10 @@ class watch_list {
     // What came after the last look: whether it promises anything is for others to find out.
     if (w.holds_token) w.entry->give_token(w.way);
     w.holds_token = false;
-    if (w.duplicate >= 0) close_descriptor({w.duplicate, w.generation});
+    if (w.duplicate < 0) return;
+    // Released, not closed: the open file lives on, and so would what watches it.
+    if (const int number = release_descriptor({w.duplicate, w.generation}); number >= 0)
+      real().close(number);
   }
 
   pollfd* set_;
@@ -196,37 +208,62 @@ class watch_list {
   std::size_t size_ = 0;
 };
 
-int milliseconds_until(time_point deadline) noexcept {
-  if (deadline == no_deadline) return -1;
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - clock::now()).count();
-  return static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX));
-}
+}  // namespace
 
-/// Descriptors that cannot be watched, or no memory to do so: the thread blocks.
-[[gnu::noinline]] long block(pollfd* set, nfds_t count, time_point deadline) noexcept {
-  const int n = real().poll(set, count, milliseconds_until(deadline));
-  return n >= 0 ? n : -errno;
-}
-
-/// What poll(2) would return, or an errno negated.
-long poll_until(pollfd* set, nfds_t count, time_point deadline, const char* reason) {
-  if (const long n = look(set, count); n != 0) return n;
+long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason,
+                  looker& look) {
+  if (const long n = look(0); n != 0) return n;
   bool watchable = !in_other_process();
   if (watchable) {
+    const thread_stay stay;  // as in transfer.hpp
     watch_list list(set, count);
     watchable = list.fill() == 0;
     while (watchable) {
       bool again = false;
       watchable = list.enlist(again) == 0;
       if (!watchable) break;
-      const bool over = !again && list.park(deadline, reason) == outcome::timed_out;
-      const long n = look(set, count);
+      const time_point end = look.limit(deadline);
+      const bool over = !again && list.park(end, reason) == outcome::timed_out && end == deadline;
+      const long n = look(0);
       list.settle();
       if (n != 0 || over) return n;
     }
   }
-  return block(set, count, deadline);
+  // Descriptors that cannot be watched, or no memory to do so: the thread blocks.
+  for (;;) {
+    const long n = look(milliseconds_until(look.limit(deadline)));
+    if (n != 0 || (deadline != no_deadline && clock::now() >= deadline)) return n;
+  }
 }
+
+int milliseconds_until(time_point deadline) noexcept {
+  if (deadline == no_deadline) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - clock::now()).count();
+  return static_cast<int>(std::clamp<std::int64_t>(left, 0, INT_MAX));
+}
+
+namespace {
+
+class poll_looker final : public looker {
+ public:
+  poll_looker(pollfd* set, nfds_t count, const sigset_t* mask) noexcept
+      : looker(mask), set_(set), count_(count) {}
+
+ private:
+  [[gnu::noinline]] long once(int timeout) noexcept override {
+    int n;
+    if (mask() == nullptr) {
+      n = real().poll(set_, count_, timeout);
+    } else {
+      const timespec limit{timeout / 1000, timeout % 1000 * 1'000'000L};
+      n = real().ppoll(set_, count_, timeout < 0 ? nullptr : &limit, mask());
+    }
+    return n >= 0 ? n : -errno;
+  }
+
+  pollfd* set_;
+  nfds_t count_;
+};
 
 }  // namespace
 
@@ -236,7 +273,17 @@ int poll(pollfd* set, nfds_t count, int timeout) {
   const int before = errno_now();
   const time_point deadline =
       timeout < 0 ? no_deadline : deadline_after(std::chrono::milliseconds(timeout));
-  return static_cast<int>(finish(poll_until(set, count, deadline, "poll"), before));
+  poll_looker look(set, count, nullptr);
+  return static_cast<int>(finish(wait_for_any(set, count, deadline, "poll", look), before));
+}
+
+int ppoll(pollfd* set, nfds_t count, const timespec* timeout, const sigset_t* mask) {
+  const int before = errno_now();
+  time_point deadline = no_deadline;
+  if (timeout != nullptr && !deadline_of(*timeout, deadline))
+    return real().ppoll(set, count, timeout, mask);  // EINVAL
+  poll_looker look(set, count, mask);
+  return static_cast<int>(finish(wait_for_any(set, count, deadline, "ppoll", look), before));
 }
 
 }  // namespace calls

@@ -310,7 +310,7 @@ bool descriptor::delist(direction d, wait_node& node) noexcept {
 }
 
 std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
-                                  const char* reason) {
+                                  const char* reason, bool foreign) {
   waiter* const self = current_waiter();
   side& s = side_of(d);
   for (;;) {
@@ -322,8 +322,9 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     s.state.fetch_or(waiting, std::memory_order_relaxed);
     wait_node& node = own_node(self);
     s.waiters.push_back(node);
-    const outcome result =
-        wait_locked(lock_, s.waiters, node, {.deadline = until, .reason = reason});
+    const outcome result = wait_locked(
+        lock_, s.waiters, node,
+        {.deadline = until, .cancelable = !foreign, .reason = reason, .on_context = !foreign});
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);
@@ -483,11 +484,10 @@ drop_result drop_descriptor(int fd) noexcept {
        (d->word_.load(std::memory_order_acquire) & descriptor::users_mask) != 1 && patience > 0;
        --patience)
     std::this_thread::yield();
-  int number = fd;
   {
     std::lock_guard hold(d->lock_);
     if (d->home_ != nullptr) {
-      number = d->home_->detach(*d, false);
+      d->home_->detach(*d, false);
       d->home_ = nullptr;
     }
   }
@@ -498,7 +498,7 @@ drop_result drop_descriptor(int fd) noexcept {
          !d->word_.compare_exchange_weak(word, descriptor::word_of(next) | descriptor::closing_bit,
                                          std::memory_order_acq_rel, std::memory_order_relaxed)) {
   }
-  return number >= 0 ? drop_result::dropped : drop_result::closed;
+  return drop_result::dropped;
 }
 
 std::error_code close_descriptor(descriptor_ref ref) noexcept {
@@ -532,6 +532,17 @@ void for_each_descriptor(void (*f)(descriptor&, void*), void* argument) noexcept
   for (auto& place : chunks)
     if (chunk* c = place.load(std::memory_order_acquire))
       for (descriptor& d : *c) f(d, argument);
+}
+
+void for_each_adopted(unsigned first, unsigned last, void (*f)(int fd) noexcept) noexcept {
+  for (std::size_t c = first >> chunk_bits; c < chunk_count && c <= last >> chunk_bits; ++c) {
+    if (chunks[c].load(std::memory_order_acquire) == nullptr) continue;
+    for (std::size_t i = 0; i != chunk_entries; ++i) {
+      const std::size_t fd = c << chunk_bits | i;
+      if (fd >= first && fd <= last && find_descriptor(static_cast<int>(fd))->is_adopted())
+        f(static_cast<int>(fd));
+    }
+  }
 }
 
 }  // namespace tendril::detail

@@ -64,13 +64,15 @@ enum class direction : unsigned { read = 0, write = 1 };
 enum class descriptor_kind : std::uint8_t {
   stream,  ///< a stream socket: the short-read rule holds
   other,   ///< datagram and listening sockets, pipes, anything else
+  // The program's, which may close the number by itself, and at once (share_descriptor):
+  shared_stream,
+  shared_other,
 };
 
 /// What has become of a number whose file the program itself closes.
 enum class drop_result : std::uint8_t {
   unknown,  ///< the table has nothing about it
   dropped,  ///< the table has no more, and nobody uses it: to be closed
-  closed,   ///< dropped, and closed already, or about to be by the loop that watched it
   closing,  ///< somebody else is closing it right now
 };
 
@@ -91,6 +93,12 @@ class alignas(64) descriptor {
     return (word_.load(std::memory_order_acquire) & closing_bit) == 0;
   }
 
+  /// A look: nobody uses the number by the table.
+  bool is_idle() const noexcept {
+    const auto word = word_.load(std::memory_order_acquire);
+    return (word & closing_bit) != 0 && (word & users_mask) == 0;
+  }
+
   /// Takes the token; false: wait.
   bool take_token(direction d) noexcept {
     // Relaxed look: missing an event here only leads to wait(), which looks under the lock.
@@ -104,7 +112,8 @@ class alignas(64) descriptor {
   }
   /// After a call on a stream that moved less than asked for.
   bool may_have_drained() const noexcept {
-    return kind_ == descriptor_kind::stream && !hangup_.load(std::memory_order_acquire);
+    return (kind_ == descriptor_kind::stream || kind_ == descriptor_kind::shared_stream) &&
+           !hangup_.load(std::memory_order_acquire);
   }
 
   /// Parks the calling fiber until the direction may be worth a try. An empty code: the caller holds the
@@ -125,8 +134,8 @@ class alignas(64) descriptor {
   bool delist(direction d, wait_node& node) noexcept;
 
   /// Parks until `until`, whatever the readiness; close() and cancellation end it early, with an error.
-  std::error_code pause(std::uint32_t generation, direction d, time_point until,
-                        const char* reason);
+  std::error_code pause(std::uint32_t generation, direction d, time_point until, const char* reason,
+                        bool foreign = false);
 
   /// The same two for threads.
   std::error_code block(std::uint32_t generation, direction d, time_point deadline);
@@ -162,6 +171,7 @@ class alignas(64) descriptor {
   std::uint32_t generation() const noexcept {
     return static_cast<std::uint32_t>(word_.load(std::memory_order_acquire) >> 32);
   }
+  bool is_shared() const noexcept { return kind_ >= descriptor_kind::shared_stream; }
   bool has_waiters(direction d) const noexcept { return !sides_[index(d)].waiters.empty(); }
   portable_watch* watch = nullptr;  ///< the portable loop's
 
@@ -227,6 +237,9 @@ class alignas(64) descriptor {
   std::atomic<bool> hangup_{false};
 };
 
+/// Moves on when flags of a file that may be the program's have changed: O_NONBLOCK, for a moment, or by the program.
+inline constinit std::atomic<std::uint64_t> file_flags_epoch{1};
+
 /// The entry of a number that has been adopted once; else null.
 descriptor* find_descriptor(int fd) noexcept;
 
@@ -262,6 +275,9 @@ descriptor_ref current_descriptor(int fd) noexcept;
 
 /// Calls f for every entry ever used.
 void for_each_descriptor(void (*f)(descriptor&, void*), void* argument) noexcept;
+
+/// Calls f for every number in the range that the table has.
+void for_each_adopted(unsigned first, unsigned last, void (*f)(int fd) noexcept) noexcept;
 
 /// Enters for a scope.
 class descriptor_use {

@@ -12,6 +12,9 @@
 // elsewhere must not be reused before the owner has stopped watching it: its place is taken by a
 // duplicate of an idle pipe's end (dup3 closes the socket in the same step), and the owner closes that.
 //
+// The program's own descriptors, which it may close or replace at any moment, are watched by a duplicate that is the
+// loop's: libuv then never looks at a number that means another file by now.
+//
 // Registrations do not move: that would want two owners at once. A fiber far from the watch's home is
 // woken across workers.
 #include <fcntl.h>
@@ -39,6 +42,7 @@ struct portable_watch {
   bool queued = false;  // in the mailbox
   bool orphan = false;  // the entry is done with it: the owner stops and frees it
   int close_fd = -1;    // and closes this
+  int duplicate = -1;   // what is watched, if it is not the entry's number
   int wanted = 0;       // UV_READABLE | UV_WRITABLE
   // The owner's.
   int armed = 0;
@@ -124,12 +128,25 @@ int portable_loop::attach(descriptor& d) noexcept {
   if (w == nullptr) return ENOMEM;
   // uv_poll_init makes the open file non-blocking, for everybody who shares it. Undone: our own
   // sockets have chosen, and other people's files are none of our business.
-  const int flags = ::fcntl(d.fd(), F_GETFL);
-  if (const int status = uv_poll_init(&uv_, &w->handle, d.fd()); status != 0) {
+  int number = d.fd();
+  const int flags = ::fcntl(number, F_GETFL);
+  if (d.is_shared()) {
+    number = w->duplicate = ::fcntl(number, F_DUPFD_CLOEXEC, 0);
+    if (number < 0) {
+      delete w;
+      return errno;
+    }
+  }
+  if (const int status = uv_poll_init(&uv_, &w->handle, number); status != 0) {
+    if (w->duplicate >= 0) ::close(w->duplicate);
     delete w;
     return -status;
   }
-  if (flags >= 0 && (flags & O_NONBLOCK) == 0) ::fcntl(d.fd(), F_SETFL, flags);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) {
+    ::fcntl(number, F_SETFL, flags);
+    // Whoever looked in between saw what is not so.
+    file_flags_epoch.fetch_add(1, std::memory_order_acq_rel);
+  }
   w->handle.data = w;
   w->update.run = &portable_loop::update;
   w->entry = &d;
@@ -209,7 +226,7 @@ void portable_loop::update(loop_task& task) noexcept {
       self.set_mask(w, w.wanted);
       return;
     }
-    close_fd = w.close_fd;
+    close_fd = w.duplicate >= 0 ? w.duplicate : w.close_fd;
   }
   self.stop(w);
   if (close_fd >= 0) ::close(close_fd);
@@ -222,6 +239,7 @@ void portable_loop::forget(descriptor& d) noexcept {
   w.orphan = true;
   if (!w.queued && owner) {
     stop(w);
+    if (w.duplicate >= 0) ::close(w.duplicate);  // the watch lives until the loop runs
   } else if (!w.queued) {
     w.queued = true;
     post(w.update);
@@ -232,7 +250,10 @@ int portable_loop::detach(descriptor& d, bool keep) noexcept {
   portable_watch& w = *d.watch;
   const owner_use owner(*this);  // the same answer for forget() below
   int mine = d.fd();
-  if (w.queued || !owner) {
+  if (w.duplicate >= 0) {
+    // The open file goes at once; the duplicate's number when the owner has stopped watching it.
+    if (w.queued || !owner) ::dup3(idle_[0], w.duplicate, O_CLOEXEC);
+  } else if (w.queued || !owner) {
     // The number goes over to the owner; what it stood for is closed, or handed out, right now.
     w.close_fd = mine;
     int handed_out = -1;

@@ -8,6 +8,7 @@
 #include "support/with_workers.hpp"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 

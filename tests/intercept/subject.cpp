@@ -25,7 +25,7 @@ std::string read_text(int fd) {
 std::string talk() {
   int ends[2];
   int through[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0 || pipe(through) != 0) return "no descriptors";
+  if (socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) != 0 || pipe(through) != 0) return "no descriptors";
   std::string seen;
   tendril::fiber reader([&] {
     seen += read_text(ends[0]);

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is wrong with a call, libc's own says, on a fiber as on a thread: the same calls are made on both, and
+// must come to the same.
+#include "intercept/intercepted.hpp"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/select.h>
+#include <sys/timerfd.h>
+#include <sys/uio.h>
+
+#include <climits>
+#include <cstdio>
+
+using namespace tendril;
+using test::intercepted;
+
+namespace {
+
+/// Something that compilers do not look through.
+template <class T>
+T opaque(T value) {
+  asm volatile("" : "+r"(value) : : "memory");
+  return value;
+}
+
+std::string all_calls() {
+  std::string seen;
+  const auto say = [&](const char* name, long n) {
+    seen.append(name).append(": ");
+    if (n < 0) seen.append(std::strerror(errno));
+    else seen.append(std::to_string(n));
+    seen.append("\n");
+    errno = 0;
+  };
+  test::pipe_pair through;
+  test::socket_pair ends;
+  test::write_text(through.in(), "x");
+  test::write_text(ends.there(), "x");
+  void* const nowhere = opaque(reinterpret_cast<void*>(8));
+  char byte;
+  say("read -1", read(-1, &byte, 1));
+  say("read closed", read(opaque(900'000), &byte, 1));
+  say("read beyond", read(INT_MAX, &byte, 1));
+  say("read wrong end", read(through.in(), &byte, 1));
+  say("read nowhere", read(through.out(), nowhere, 1));
+  say("read nothing", read(ends.here(), &byte, 0));
+  say("write -1", write(-1, &byte, 1));
+  say("write wrong end", write(through.out(), &byte, 1));
+  say("write nowhere", write(through.in(), nowhere, 1));
+  say("write nothing", write(through.in(), &byte, 0));
+  say("recv no socket", recv(through.out(), &byte, 1, 0));
+  say("recv nowhere", recv(ends.here(), nowhere, 1, 0));
+  say("send no socket", send(through.in(), &byte, 1, 0));
+  say("send nowhere", send(ends.here(), nowhere, 1, 0));
+  say("recvmsg nowhere", recvmsg(ends.here(), static_cast<msghdr*>(nowhere), 0));
+  say("sendmsg nowhere", sendmsg(ends.here(), static_cast<msghdr*>(nowhere), 0));
+  say("readv nowhere", readv(ends.here(), static_cast<iovec*>(nowhere), 1));
+  say("readv none", readv(ends.here(), nullptr, 0));
+  say("readv too many", readv(ends.here(), static_cast<iovec*>(nowhere), opaque(IOV_MAX + 1)));
+  say("readv negative", readv(ends.here(), static_cast<iovec*>(nowhere), opaque(-1)));
+  say("writev nowhere", writev(through.in(), static_cast<iovec*>(nowhere), 1));
+  say("accept no socket", accept(through.in(), nullptr, nullptr));
+  say("accept not listening", accept(ends.here(), nullptr, nullptr));
+  say("connect no socket", connect(through.in(), static_cast<sockaddr*>(nowhere), 4));
+  say("connect nowhere", connect(ends.here(), static_cast<sockaddr*>(nowhere), sizeof(sockaddr)));
+  say("poll nowhere", poll(static_cast<pollfd*>(nowhere), 1, 1));
+  pollfd set[3] = {{-1, POLLIN, 7}, {opaque(900'000), POLLIN, 0}, {ends.here(), POLLIN, 0}};
+  say("poll", poll(set, 3, -1));
+  for (const pollfd& p : set) say(" has", p.revents);
+  say("poll nobody", poll(nullptr, 0, 1));
+  say("poll one who is nobody", poll(set, 1, 1));
+  const timespec bad{0, -1};
+  say("ppoll bad time", ppoll(set, 1, &bad, nullptr));
+  fd_set some;
+  FD_ZERO(&some);
+  FD_SET(1000, &some);
+  timeval moment{0, 1000};
+  say("select closed", select(1001, &some, nullptr, nullptr, &moment));
+  say("select negative", select(opaque(-1), &some, nullptr, nullptr, &moment));
+  say("select nowhere", select(1, static_cast<fd_set*>(nowhere), nullptr, nullptr, &moment));
+  timeval wrong{-1, 0};
+  say("select bad time", select(0, nullptr, nullptr, nullptr, &wrong));
+  epoll_event event;
+  say("epoll_wait no set", epoll_wait(ends.here(), &event, 1, 1));
+  say("epoll_wait -1", epoll_wait(-1, &event, 1, 1));
+  const int events = epoll_create1(0);
+  say("epoll_wait no room", epoll_wait(events, &event, 0, 1));
+  say("close", close(events));
+  say("close again", close(events));
+  say("dup2 of a closed one", dup2(events, ends.here()));
+  say("read after it", read(ends.here(), &byte, 1));
+  say("fcntl -1", fcntl(-1, F_SETFL, 0));
+  const int counter = eventfd(0, 0);
+  say("eventfd short read", read(counter, &byte, 1));
+  say("eventfd short write", write(counter, &byte, 1));
+  close(counter);
+  const int directory = open("/", O_RDONLY);
+  say("read a directory", read(directory, &byte, 1));
+  say("write a directory", write(directory, &byte, 1));
+  close(directory);
+  return seen;
+}
+
+}  // namespace
+
+TEST_SUITE("arguments") {
+  TEST_CASE("wrong ones have libc's own answer") {
+    const std::string plain = all_calls();
+    CAPTURE(plain);
+    intercepted([] { return all_calls(); }, plain);
+  }
+
+  TEST_CASE("errno is left alone by what succeeds, though it had to wait") {
+    intercepted(
+        [] {
+          test::socket_pair ends(SOCK_DGRAM);
+          test::pipe_pair through;
+          std::string seen;
+          fiber reader([&] {
+            errno = EXDEV;
+            seen += test::read_text(ends.here());
+            seen += test::read_text(through.out());
+            pollfd one{ends.here(), POLLIN, 0};
+            if (poll(&one, 1, -1) != 1) seen += "?";
+            seen += errno == EXDEV ? " kept" : " changed";
+          });
+          fiber writer([&] {
+            this_fiber::yield();
+            test::write_text(ends.there(), "a");
+            this_fiber::yield();
+            test::write_text(through.in(), "b");
+            this_fiber::yield();
+            test::write_text(ends.there(), "c");
+          });
+          reader.join();
+          writer.join();
+          return seen;
+        },
+        "ab kept");
+  }
+}
