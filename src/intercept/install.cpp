@@ -14,6 +14,9 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
+
+#include <tendril/detail/sanitizers.hpp>
 
 #include "intercept/calls.hpp"
 #include "io/descriptor.hpp"
@@ -59,13 +62,31 @@ platform::install_function find_front() noexcept {
       ::dlsym(RTLD_DEFAULT, platform::install_symbol));
 }
 
+/// See front.hpp.
+[[maybe_unused]] void warn_of_thread_sanitizer(const char* front) noexcept {
+  Dl_info first;
+  void* const poll = ::dlsym(RTLD_DEFAULT, "poll");
+  if (poll == nullptr || ::dladdr(poll, &first) == 0 || std::strcmp(first.dli_fname, front) == 0)
+    return;
+  static std::atomic_flag said;
+  if (!said.test_and_set(std::memory_order_relaxed))
+    std::fprintf(
+        stderr,
+        "tendril: ThreadSanitizer will report races that are none: its own functions, in %s, come "
+        "before tendril::intercept; run the program with LD_PRELOAD=%s\n",
+        first.dli_fname, front);
+}
+
 void install() noexcept {
   const platform::install_function front = find_front();
   if (front == nullptr) return;
   process.store(::getpid(), std::memory_order_relaxed);
   platform::install_answer answer;
   const auto result = front(platform::intercept_version(), &hooks, &answer);
-  if (result == platform::install_result::installed) return;
+  if (result == platform::install_result::installed) {
+    if constexpr (TENDRIL_TSAN) warn_of_thread_sanitizer(answer.front);
+    return;
+  }
   static std::atomic_flag said;
   if (said.test_and_set(std::memory_order_relaxed)) return;
   switch (result) {

@@ -24,7 +24,9 @@
 //     memory: see src/intercept/install.cpp.)
 //  4. No exception passes, but a cancelled thread's unwinding does: nothing here has destructors.
 //
-// Compiled without sanitizers: their own versions of these functions come first and call on into these.
+// Compiled without sanitizers. Their own versions of these functions come first, unless this is preloaded, and call on
+// into these. AddressSanitizer's may. ThreadSanitizer's poll() and its kin look away from whatever happens while
+// they wait, so that what other fibers do meanwhile seems to be racy: there preload it.
 // The functions have names of their own, with libc's as their symbols: so libc's headers, whose
 // declarations differ in attributes and exception specifications, may be included.
 #pragma once
