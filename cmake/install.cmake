@@ -19,6 +19,8 @@ if(TARGET tendril_intercept)
   install(TARGETS tendril_intercept
     EXPORT tendril-targets
     LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+  install(FILES "${PROJECT_SOURCE_DIR}/cmake/tendril-intercept.cmake"
+    DESTINATION "${TENDRIL_CMAKE_DIR}")
 endif()
 install(EXPORT tendril-targets NAMESPACE tendril:: DESTINATION "${TENDRIL_CMAKE_DIR}")
 

@@ -51,7 +51,11 @@ std::string talk() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "start-only") == 0) {
+    const tendril::runtime started({.workers = 1});
+    return 0;
+  }
   tendril::stack_options stack;
   stack.kind = tendril::stack_kind::reserved;
   const std::string seen =

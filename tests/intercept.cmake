@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The tests of interception that are not doctest programs: preloading, lookup order, the installed package.
+
+set(intercept_front "LD_PRELOAD=$<TARGET_FILE:tendril_intercept>;ASAN_OPTIONS=verify_asan_link_order=0")
+
+# intercept_subject: linked with tendril alone, and the front preloaded.
+add_test(NAME intercept.preload COMMAND intercept_subject)
+set_tests_properties(intercept.preload PROPERTIES
+  ENVIRONMENT "${intercept_front}" LABELS intercept TIMEOUT 60)
+
+# intercept_behind: linked so that libc comes first; said by the check of the build, and by a runtime that starts.
+if(NOT TENDRIL_SANITIZE)  # whose libraries want to come first, too
+  add_test(NAME intercept.order.at_start COMMAND intercept_behind start-only)
+  set_tests_properties(intercept.order.at_start PROPERTIES
+    PASS_REGULAR_EXPRESSION "libc's calls will block: 'read' is found in .*/libc\\.so\\.6, which comes before"
+    LABELS intercept TIMEOUT 60)
+endif()
+function(intercept_order_test name program text)
+  add_test(NAME intercept.order.${name}
+    COMMAND "${CMAKE_COMMAND}" -D "PROGRAM=$<TARGET_FILE:${program}>" -D "READELF=${CMAKE_READELF}"
+      -P "${PROJECT_SOURCE_DIR}/cmake/tendril-intercept.cmake")
+  set_tests_properties(intercept.order.${name} PROPERTIES LABELS intercept TIMEOUT 60)
+  if(text)
+    set_tests_properties(intercept.order.${name} PROPERTIES PASS_REGULAR_EXPRESSION "${text}")
+  endif()
+endfunction()
+intercept_order_test(linked_first test_intercept "")
+intercept_order_test(linked_late intercept_behind
+  "libc\\.so\\.6 comes[ \n]+before[ \n]+libtendril_intercept\\.so")
+intercept_order_test(not_linked intercept_subject "is[ \n]+not[ \n]+among[ \n]+the[ \n]+libraries")
+
+# A user's project.
+if(NOT TENDRIL_SANITIZE)
+  add_test(NAME intercept.install
+    COMMAND "${CMAKE_COMMAND}"
+      -D "BUILD=${PROJECT_BINARY_DIR}"
+      -D "PROJECT=${CMAKE_CURRENT_LIST_DIR}/install/intercept"
+      -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}/intercept.install"
+      -D "PROGRAM=intercept_consumer"
+      -D "OPTIONS=-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}"
+      -P "${CMAKE_CURRENT_LIST_DIR}/install/use.cmake")
+  set_tests_properties(intercept.install PROPERTIES LABELS intercept TIMEOUT 600)
+endif()
