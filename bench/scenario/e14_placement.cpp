@@ -288,7 +288,7 @@ void run(context& ctx) {
   const std::uint32_t connections = ctx.pick(10'000U, 100'000U);
   measure("uniform", 1'024, 1, {64, 256, 512, 896, 1'024});
   measure("skew", 1'024, 1, {64, 128, 256, 512});
-  measure("server", connections, 1, {32, 64, 128, 256, 1'024});
+  measure("server", connections, 1, {32, 64, 128, 256, 1'024, 4'096});
   measure("server", connections, 2, {64, 256, 1'024});
   out.print();
 }

@@ -62,11 +62,13 @@ TENDRIL_API bool stack_kind_available(stack_kind kind) noexcept;
 /// The slots that the tasklets of a runtime share. A tasklet is bound to the addresses of one slot for life; it is copied
 /// out only when another one needs them.
 struct tasklet_options {
-  /// At most so many, 1 to 65,536. As many are made as tasklets are alive at once;
-  /// those beyond share. Each takes the pages that were ever used of it.
+  /// At most so many, 1 to 65,536. Tasklets beyond share. Each takes the pages that were ever used of it.
   ///
   /// TENDRIL_TASKLETS=slots=N in the environment overrides it.
-  std::size_t slots = 1024;
+  std::size_t slots = 4096;
+  /// As many are made as tasklets are alive at once up to this number, which counts as `slots` where it is larger; more
+  /// only while those that are in them are in use: have waited and come back, a second ago at the most.
+  std::size_t slots_at_first = 1024;
   /// Address space of a slot, in bytes; 0: default_stack_bytes. Rounded and used up as stack_options::bytes says. A
   /// tasklet that asks for more than a slot has gets a reserved stack of its own.
   std::size_t slot_bytes = 0;

@@ -434,7 +434,7 @@ runtime_stats scheduler::stats() const {
   s.pinned_parks = crew_.pinned_parks();
   s.spare_threads = crew_.spare_threads();
   s.stacks = stack_source_.stats();
-  s.tasklets.slots = slots_.cut();
+  s.tasklets.slots = slots_.made();
   s.tasklets.patterns = slots_.patterns();
   const auto add = [&s](const slot_cache& c) {
     s.tasklets.captures += c.captures.get();

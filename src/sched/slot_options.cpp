@@ -10,6 +10,7 @@
 #include <tendril/error.hpp>
 #include <tendril/stack.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
@@ -71,6 +72,8 @@ void apply_environment(tasklet_options& o) {
 slot_options choose_slot_options(tasklet_options o, std::chrono::nanoseconds pack_cold_after,
                                  stack_guard guard, platform::entry_function entry) {
   require_slots(o.slots, "runtime_options::tasklets.slots = " + std::to_string(o.slots));
+  require_slots(o.slots_at_first,
+                "runtime_options::tasklets.slots_at_first = " + std::to_string(o.slots_at_first));
   apply_environment(o);
   const std::size_t bytes = o.slot_bytes != 0 ? o.slot_bytes : default_stack_bytes;
   const unsigned size_class = size_class_for(bytes, platform::page_size());
@@ -87,7 +90,13 @@ slot_options choose_slot_options(tasklet_options o, std::chrono::nanoseconds pac
         "runtime_options::pack_cold_after = " + std::to_string(pack_cold_after.count()) +
             " ns: this tendril was built without liblz4; build it with "
             "liblz4-dev installed, or leave the option at nanoseconds::max()");
-  return {size_class, static_cast<unsigned>(o.slots), guard, o.strict, entry, evict_after,
+  return {size_class,
+          static_cast<unsigned>(o.slots),
+          static_cast<unsigned>(std::min(o.slots_at_first, o.slots)),
+          guard,
+          o.strict,
+          entry,
+          evict_after,
           pack_after};
 }
 

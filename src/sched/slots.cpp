@@ -27,154 +27,31 @@ constexpr std::size_t whole_bytes = std::size_t{256} << 20;
   std::abort();
 }
 
-std::uint64_t next_random(std::uint64_t& state) noexcept {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
-}
-
 }  // namespace
 
 slot_table::slot_table(const slot_options& options)
     : strict_(options.strict),
-      limit_(options.most),
       entry_(options.entry),
       evict_after_(options.evict_after),
       pack_after_(options.pack_after),
       most_whole_(
           std::clamp(whole_bytes / options.most, std::size_t{64} << 10, std::size_t{16} << 20)),
-      arena_(options.size_class, options.most, options.guard),
-      slots_(std::make_unique<slot[]>(limit_)),
+      pool_(options),
       deep_(std::make_unique<std::atomic<std::uint64_t>[]>(65'536 / 64)) {}
-
-slot_table::~slot_table() {
-  for (unsigned i = 0; i != cut(); ++i)
-    TENDRIL_ASSERT(slots_[i].bound.load(std::memory_order_relaxed) == 0,
-                   "slots outlive their tasklets");
-  for (slot* s = free_; s != nullptr; s = s->next_free) {
-    [[maybe_unused]] const bool listed_once = std::exchange(s->listed, false);
-    TENDRIL_ASSERT(listed_once, "a free slot is in one list, once");
-  }
-}
-
-// ---- Which slot ------------------------------------------------------------------------------
-
-/// listed: it is from a list of free ones.
-slot* slot_table::choose(slot_cache& mine, bool& listed) noexcept {
-  listed = true;
-  if (slot* const s = pop_free(mine)) return s;
-  listed = false;
-  if (slot* const s = cut_one()) return s;
-  return share(mine);
-}
 
 /// Gives f, which starts, its slot, whose lock the result holds; nothing: there is none.
 std::unique_lock<spinlock> slot_table::bind(tasklet_frame& f, slot_cache& mine) noexcept {
   for (;;) {
-    bool listed;
-    slot* const s = choose(mine, listed);
-    if (s == nullptr) return {};
-    std::unique_lock hold(s->lock);
-    // Only who takes it off its list says so: one that is shared meanwhile must not be listed twice.
-    if (listed) s->listed = false;
-    if (s->exclusive.load(std::memory_order_relaxed)) continue;  // since it was drawn
-    s->bound.store(s->bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    f.home = s;
-    f.slice = s->slice;
+    const slot_pool::choice c = pool_.choose(mine);
+    if (c.where == nullptr) return {};
+    slot& s = *c.where;
+    std::unique_lock hold(s.lock);
+    if (!pool_.take(c)) continue;
+    s.bound.store(s.bound.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    f.home = &s;
+    f.slice = s.slice;
     return hold;
   }
-}
-
-/// Under the slot's lock, by the only one who is bound to it: invariant 5.
-void slot_table::keep(slot& s) noexcept {
-  unsigned kept = kept_.load(std::memory_order_relaxed);
-  do {
-    if (kept >= limit_ / 4) return;
-  } while (!kept_.compare_exchange_weak(kept, kept + 1, std::memory_order_relaxed));
-  s.exclusive.store(true, std::memory_order_relaxed);
-}
-void slot_table::end_exclusive(slot& s) noexcept {
-  if (!s.exclusive.load(std::memory_order_relaxed)) return;
-  s.exclusive.store(false, std::memory_order_relaxed);
-  kept_.fetch_sub(1, std::memory_order_relaxed);
-}
-
-slot* slot_table::cut_one() noexcept {
-  if (cut_.load(std::memory_order_relaxed) == limit_) return nullptr;
-  const std::lock_guard hold(free_lock_);
-  if (cut_.load(std::memory_order_relaxed) == limit_) return nullptr;
-  const stack_slice slice = arena_.cut();
-  if (!slice) return nullptr;
-  if (cut_.load(std::memory_order_relaxed) == 0)
-    extend_slot_hull(slice_base(slice.low, size_class()),
-                     arena_.most() * class_bytes(size_class()));
-  slot& s = slots_[cut_.load(std::memory_order_relaxed)];
-  s.slice = slice;
-  cut_.fetch_add(1, std::memory_order_release);  // pairs with share()'s acquire
-  return &s;
-}
-
-/// It stays `listed` until it is bound by who took it: others that retire from it meanwhile do not list it again. Who
-/// finds it by share() leaves it in its list.
-slot* slot_table::pop_free(slot_cache& mine) noexcept {
-  if (slot* const s = mine.free) {
-    mine.free = s->next_free;
-    --mine.count;
-    return s;
-  }
-  const std::lock_guard hold(free_lock_);
-  slot* const s = free_;
-  if (s != nullptr) free_ = s->next_free;
-  return s;
-}
-
-/// Under the slot's lock.
-void slot_table::push_free(slot& s, slot_cache& mine) noexcept {
-  if (std::exchange(s.listed, true)) return;
-  if (mine.count < slot_cache::high_water) {
-    s.next_free = mine.free;
-    mine.free = &s;
-    ++mine.count;
-    return;
-  }
-  const std::lock_guard hold(free_lock_);
-  s.next_free = free_;
-  free_ = &s;
-}
-
-void slot_table::take_back(slot_cache& mine) noexcept {
-  const std::lock_guard hold(free_lock_);
-  while (slot* const s = mine.free) {
-    mine.free = s->next_free;
-    s->next_free = free_;
-    free_ = s;
-  }
-  mine.count = 0;
-}
-
-slot* slot_table::share(slot_cache& mine) noexcept {
-  const unsigned n = cut_.load(std::memory_order_acquire);
-  if (n == 0) return nullptr;
-  slot* best = nullptr;
-  std::uint32_t best_cost = 0;
-  for (int draw = 0; draw != 8; ++draw) {
-    slot& s = slots_[next_random(mine.random) % n];
-    if (s.exclusive.load(std::memory_order_relaxed)) continue;
-    const fiber_core* const r = s.resident.load(std::memory_order_relaxed);
-    // Those who share a slot meet more often the more they are; one that is about to run is met at once, and one
-    // that has been idle for long will be wanted last.
-    std::uint32_t cost = s.bound.load(std::memory_order_relaxed) * 4;
-    if (r != nullptr) {
-      if (!r->park.looks_parked()) cost += 8;
-      else if ((r->flags.load(std::memory_order_relaxed) & flag::idle) == 0) cost += 2;
-    }
-    if (best == nullptr || cost < best_cost) {
-      best = &s;
-      best_cost = cost;
-    }
-  }
-  return best;
 }
 
 // ---- Moving, under the slot's lock -----------------------------------------------------------
@@ -293,6 +170,7 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
     unpoison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
     c.ctx.make(s.slice.low, s.slice.high, entry_);
     f.started = true;
+    c.flags.fetch_or(flag::idle, std::memory_order_relaxed);  // until it comes back: slot_pool.hpp
   }
   if (strict_ || s.waiting_first != nullptr)
     c.flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
@@ -342,44 +220,38 @@ slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
 
 bool slot_table::enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
-  bool listed = true;
-  slot* s = pop_free(mine);
-  if (s == nullptr) {
-    listed = false;
-    s = cut_one();
-  }
-  bool fresh = s != nullptr;
-  for (int draw = 0;; ++draw) {
+  slot_pool::choice chosen = pool_.choose(mine);
+  for (int draws = 0;; chosen = pool_.draw(mine)) {
     constexpr int most_draws = 16;
-    if (s == nullptr && (draw == most_draws || (s = share(mine)) == nullptr)) return false;
-    const std::lock_guard hold(s->lock);
-    if (std::exchange(listed, false)) s->listed = false;
-    fiber_core* const r = s->resident.load(std::memory_order_relaxed);
-    if (!s->exclusive.load(std::memory_order_relaxed) &&
-        (r == nullptr || hold_resident(*s, *r, out))) {
-      if (r != nullptr) {
-        move_out(*s, *r, mine);
-        if (r->park.release_hold()) out.first = r;
+    if (chosen.where == nullptr) return false;
+    slot& s = *chosen.where;
+    {
+      const std::lock_guard hold(s.lock);
+      fiber_core* const r = s.resident.load(std::memory_order_relaxed);
+      if (pool_.take(chosen) && (r == nullptr || hold_resident(s, *r, out))) {
+        if (r != nullptr) {
+          move_out(s, *r, mine);
+          if (r->park.release_hold()) out.first = r;
+        }
+        const std::uint32_t bound = s.bound.load(std::memory_order_relaxed) + 1;
+        s.bound.store(bound, std::memory_order_relaxed);
+        if (chosen.from != slot_pool::origin::shared && bound == 1) pool_.keep(s);
+        f.home = &s;
+        f.slice = s.slice;
+        settle(s, c);
+        f.started = true;
+        return true;
       }
-      const std::uint32_t bound = s->bound.load(std::memory_order_relaxed) + 1;
-      s->bound.store(bound, std::memory_order_relaxed);
-      if (fresh && bound == 1) keep(*s);
-      f.home = s;
-      f.slice = s->slice;
-      settle(*s, c);
-      f.started = true;
-      return true;
     }
     if (out.second != nullptr) return false;  // one at a time, and this is rare
-    s = nullptr;
-    fresh = false;
+    if (++draws == most_draws) return false;
   }
 }
 
 void slot_table::leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept {
   slot& s = *tasklet_frame_of(c).home;
   const std::lock_guard hold(s.lock);
-  end_exclusive(s);
+  pool_.end_exclusive(s);
   if (tasklet_frame_of(c).stays) return;  // it leaves at a later departure, for it stays wanted
   fiber_core* const next = next_waiting(s);
   if (next == nullptr && !strict_) {
@@ -403,104 +275,11 @@ void slot_table::leave_parked(slot& s, slot_cache& mine, made_runnable& out) noe
   out.first = next;
 }
 
-// ---- What has been idle for long --------------------------------------------------------------
-
-/// True: it would have something to do later, if nothing changes.
-bool slot_table::tend_stack(slot& s, std::uint32_t now, slot_cache& mine,
-                            made_runnable& out) noexcept {
-  using sight = slot::sight;
-  if (evict_after_ == slot_options::never) return false;
-  fiber_core* const r = s.resident.load(std::memory_order_relaxed);
-  if (r == nullptr) {
-    if (s.seen == sight::bare || strict_) return false;
-    if (s.seen != sight::empty) {
-      s.seen = sight::empty;
-      s.idle_since = now;
-    } else if (now - s.idle_since >= evict_after_ && image_visit::none_before()) {
-      arena_.discard(s.slice);
-      s.seen = sight::bare;
-      mine.discards.add();
-      return false;
-    }
-    return true;
-  }
-  // Who runs, or is a shell, will be looked at when that has changed.
-  if (!r->park.looks_parked()) {
-    s.seen = sight::busy;
-    return false;
-  }
-  if (s.seen != sight::resident_idle ||
-      (r->flags.load(std::memory_order_relaxed) & flag::idle) == 0) {
-    r->flags.fetch_or(flag::idle, std::memory_order_relaxed);
-    s.seen = sight::resident_idle;
-    s.idle_since = now;
-    return true;
-  }
-  if (now - s.idle_since < evict_after_) return true;
-  const std::uint32_t since = s.idle_since;
-  if (!hold_resident(s, *r, out)) {
-    s.seen = sight::busy;
-    return false;
-  }
-  move_out(s, *r, mine, image_size::exact);
-  if (stack_image::block* const b = tasklet_frame_of(*r).image.whole()) b->since = since;
-  mine.evictions.add();
-  if (r->park.release_hold()) out.first = r;
-  s.seen = sight::empty;  // as long as it was idle
-  return true;
-}
-
-std::size_t slot_table::tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept {
-  if (const stack_image::block* const b = s.images.oldest;
-      b != nullptr && evict_after_ != slot_options::never) {
-    if (now - b->since >= evict_after_) {
-      const std::size_t bytes = b->bytes;
-      fold_oldest(s, mine);
-      // They do not take turns any more.
-      s.images.limit -= std::min(bytes, s.images.limit - image_queue::least);
-      return bytes;
-    }
-    aging_ = true;
-  }
-  if (const stack_image::block* const b = s.unlike.oldest;
-      b != nullptr && pack_after_ != slot_options::never) {
-    if (now - b->since >= pack_after_) {
-      const std::size_t bytes = b->bytes;
-      pack_oldest(s, mine);
-      return bytes;
-    }
-    aging_ = true;
-  }
-  return 0;
-}
-
-/// An image at a time: who wants to enter the slot meanwhile waits for one.
-std::size_t slot_table::tend(std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept {
-  clock_.store(now, std::memory_order_relaxed);
-  if (next_ == end_) {
-    const std::uint32_t pause = std::min({evict_after_, pack_after_, std::uint32_t{3000}}) / 4;
-    if (end_ != 0 && now - round_began_ < pause) return done;
-    if (end_ != 0) settled_ = !aging_;
-    next_ = 0;
-    end_ = cut_.load(std::memory_order_acquire);
-    round_began_ = now;
-    aging_ = false;
-    if (end_ == 0) return done;
-  }
-  slot& s = slots_[next_];
-  const std::lock_guard hold(s.lock);
-  const std::size_t bytes = tend_image(s, now, mine);
-  if (bytes != 0) return bytes;
-  if (tend_stack(s, now, mine, out)) aging_ = true;
-  if (++next_ == end_) settled_ = !aging_;
-  return 0;
-}
-
 void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept {
-  TENDRIL_CHECK(arena_.guard_intact(s.slice), "a tasklet has run over the end of its slot");
+  TENDRIL_CHECK(pool_.arena().guard_intact(s.slice), "a tasklet has run over the end of its slot");
   const std::lock_guard hold(s.lock);
   s.resident.store(nullptr, std::memory_order_relaxed);
-  end_exclusive(s);
+  pool_.end_exclusive(s);
   const std::uint32_t left = s.bound.load(std::memory_order_relaxed) - 1;
   s.bound.store(left, std::memory_order_relaxed);
   if (strict_) poison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
@@ -508,7 +287,7 @@ void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept 
     put_in(s, *next, mine);
     out.first = next;
   } else if (left == 0) {
-    push_free(s, mine);
+    pool_.put_back(s, mine);
   }
 }
 

@@ -42,14 +42,10 @@
 // crowds that wait take little memory, without a thread that looks for them. Rejected: so many images, whatever they
 // have; ten thousand stacks of seven kilobytes took 20 MB more before they were known to be a crowd.
 //
-// What has been idle for long is looked for by the monitor, a portion at a time (tend()): residents are moved out, the
-// memory of slots that are empty is given back, and images are folded, or, if they are like no other, packed. A resident
-// is known to be idle by a mark that is cleared when it is picked (flag::idle, beside flag::away), so that nothing is
-// paid by who is not. Time is a coarse clock that the monitor sets.
+// What has been idle for long is looked for by the monitor, a portion at a time (slot_tending.cpp): residents are moved
+// out, the memory of slots that are empty is given back, and images are folded, or, if they are like no other, packed.
 //
-// Placement: a new tasklet takes a slot nobody is bound to, one used just before if possible; else one more is cut, up
-// to the limit; else the best of a few drawn at random: empty, or its resident parked, best for long, and with few
-// bound to it.
+// Which slot a tasklet gets: slot_pool.hpp.
 //
 // Who may call what: a slot_cache belongs to a worker, or is guarded by its user; the table: any thread.
 #pragma once
@@ -61,7 +57,7 @@
 #include "context/stack_image.hpp"
 #include "platform/switch.hpp"
 #include "sched/fiber_core.hpp"
-#include "stack/slot_arena.hpp"
+#include "sched/slot_pool.hpp"
 #include "stack/stack_choice.hpp"
 
 #include <tendril/stack.hpp>
@@ -169,13 +165,8 @@ inline image_owner image_owner_of(const tasklet_frame& f) noexcept {
       range_of(f)};
 }
 
-/// A worker's: slots that nobody is bound to, the last used first; and what it did, for statistics.
-struct slot_cache {
-  static constexpr unsigned high_water = 64;
-
-  slot* free = nullptr;
-  unsigned count = 0;
-  std::uint64_t random = 0x9E3779B97F4A7C15U;
+/// A worker's: slots that nobody is bound to; and what it did, for statistics.
+struct slot_cache : free_slots {
   tally captures;      ///< stacks copied out
   tally restores;      ///< and back
   tally bytes_copied;  ///< in both directions
@@ -192,6 +183,11 @@ struct slot_cache {
   tally pack_input;    ///< bytes of those images
   tally pack_output;   ///< and of what was kept of them
 };
+
+/// Whether c, a resident, has not come back since it started, or since the monitor's last look but one.
+inline bool looks_idle(const fiber_core& c) noexcept {
+  return (c.flags.load(std::memory_order_relaxed) & flag::idle) != 0;
+}
 
 /// From so many live bytes on a copy costs more than a stack of its own.
 inline constexpr std::size_t deep_bytes = std::size_t{64} << 10;
@@ -216,6 +212,7 @@ struct made_runnable {
 struct slot_options {
   unsigned size_class;
   unsigned most;
+  unsigned at_first;
   stack_guard guard;
   bool strict;  ///< copy out at every departure, and spoil what is left behind
   platform::entry_function entry;
@@ -231,17 +228,13 @@ slot_options choose_slot_options(tasklet_options options, std::chrono::nanosecon
 class slot_table {
  public:
   explicit slot_table(const slot_options& options);
-  ~slot_table();
   slot_table(const slot_table&) = delete;
   slot_table& operator=(const slot_table&) = delete;
 
-  unsigned size_class() const noexcept { return arena_.size_class(); }
+  unsigned size_class() const noexcept { return pool_.arena().size_class(); }
   bool strict() const noexcept { return strict_; }
-  /// Whether a slot that nobody is bound to is to be had by `mine` no more.
-  bool crowded(const slot_cache& mine) const noexcept {
-    return mine.free == nullptr && cut() == limit_;
-  }
-  unsigned cut() const noexcept { return cut_.load(std::memory_order_relaxed); }
+  bool crowded(const slot_cache& mine) const noexcept { return pool_.crowded(mine); }
+  unsigned made() const noexcept { return pool_.made(); }
 
   enum class entrance : std::uint8_t {
     in,       ///< its stack is in place
@@ -261,10 +254,7 @@ class slot_table {
   void retire(slot& s, slot_cache& mine, made_runnable& out) noexcept;
 
   /// Null: the address is in no slot.
-  slot* find(const void* address) noexcept {
-    const unsigned i = arena_.index_of(address);
-    return i != slot_arena::none ? &slots_[i] : nullptr;
-  }
+  slot* find(const void* address) noexcept { return pool_.find(address); }
 
   /// Whether one of that kind was seen with deep_bytes on its stack when it was copied. Those that start later get a
   /// stack of their own; a few of other kinds may be taken for such.
@@ -283,20 +273,13 @@ class slot_table {
   static constexpr std::size_t done = ~std::size_t{0};
   std::size_t tend(std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept;
   /// Whether all that does not change will stay as it is, however long nobody looks.
-  bool settled() const noexcept { return settled_ && end_ == cut(); }
+  bool settled() const noexcept { return settled_ && end_ == made(); }
 
   // A worker that ends gives its free slots back.
-  void take_back(slot_cache& mine) noexcept;
+  void take_back(slot_cache& mine) noexcept { pool_.take_back(mine); }
 
  private:
-  slot* choose(slot_cache& mine, bool& listed) noexcept;
-  slot* cut_one() noexcept;
-  slot* pop_free(slot_cache& mine) noexcept;
-  void push_free(slot& s, slot_cache& mine) noexcept;
-  slot* share(slot_cache& mine) noexcept;
   std::unique_lock<spinlock> bind(tasklet_frame& f, slot_cache& mine) noexcept;
-  void keep(slot& s) noexcept;
-  void end_exclusive(slot& s) noexcept;
   bool hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept;
   void note_deep(std::uint16_t kind) noexcept;
   void settle(slot& s, fiber_core& c) noexcept;
@@ -311,21 +294,14 @@ class slot_table {
   std::size_t tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept;
 
   const bool strict_;
-  const unsigned limit_;
   const platform::entry_function entry_;
   const std::uint32_t evict_after_;
   const std::uint32_t pack_after_;
   const std::size_t most_whole_;  ///< bytes of images, of a slot
-  slot_arena arena_;
+  slot_pool pool_;
   image_patterns patterns_;
-  std::unique_ptr<slot[]> slots_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> deep_;  ///< a bit for each kind
   std::atomic<bool> any_deep_{false};
-  std::atomic<unsigned> cut_{0};
-  std::atomic<unsigned> kept_{0};  ///< exclusive ones
-  spinlock free_lock_;
-  slot* free_ = nullptr;  ///< from workers that had too many
-
   std::atomic<std::uint32_t> clock_{0};
   // tend()'s own: the round of all slots that it is in.
   unsigned next_ = 0;

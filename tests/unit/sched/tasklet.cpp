@@ -122,7 +122,7 @@ TEST_SUITE("tasklet") {
       CHECK(sum == count * (depth + 1));
       CHECK(wrong == 0);
       CHECK(parked.folds > count / 2);
-      CHECK(parked.unfolds <= 20);
+      CHECK(parked.unfolds <= count / 8);  // of the fiber that yields, until it is known to
       CHECK(parked.patterns >= 1);
       CHECK(parked.fold_output_bytes * 2 < parked.fold_input_bytes);
       const tasklet_stats ended = rt.stats().tasklets;
@@ -146,8 +146,8 @@ TEST_SUITE("tasklet") {
     });
     rt.drain();
     CHECK(sum == count * (depth + 1));
-    CHECK(parked.captures >= count - slots);
-    CHECK(parked.folds + slots >= parked.captures);
+    CHECK(parked.captures - parked.restores >= count - slots);
+    CHECK(parked.folds - parked.unfolds + 2 * slots >= parked.captures - parked.restores);
   }
 
   TEST_CASE("those that take turns are soon not folded any more") {
