@@ -8,6 +8,7 @@
 #include <tendril/await.hpp>
 #include <tendril/barrier.hpp>
 #include <tendril/buffer.hpp>
+#include <tendril/cancelable_calls.hpp>
 #include <tendril/channel.hpp>
 #include <tendril/condition_variable.hpp>
 #include <tendril/config.hpp>

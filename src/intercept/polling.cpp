@@ -28,6 +28,7 @@
 #include <new>
 
 #include "intercept/calls.hpp"
+#include "intercept/cancel.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
 #include "intercept/polling.hpp"
@@ -141,7 +142,7 @@ class watch_list {
     const pending_io counted;
     return wait_until_done(
         [](const void* list) noexcept { return static_cast<const watch_list*>(list)->any(); }, this,
-        {.deadline = deadline, .cancelable = false, .reason = reason, .on_context = false});
+        foreign_wait(deadline, reason));
   }
 
  private:
@@ -223,7 +224,9 @@ long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* re
       watchable = list.enlist(again) == 0;
       if (!watchable) break;
       const time_point end = look.limit(deadline);
-      const bool over = !again && list.park(end, reason) == outcome::timed_out && end == deadline;
+      const outcome woken = again ? outcome::signalled : list.park(end, reason);
+      if (const int error = errno_of(woken); error != 0) return -error;
+      const bool over = woken == outcome::timed_out && end == deadline;
       const long n = look(0);
       list.settle();
       if (n != 0 || over) return n;

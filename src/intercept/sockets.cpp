@@ -140,9 +140,11 @@ long connect_parked(file_use& use, int fd, const sockaddr* peer, socklen_t lengt
     if (!full) return result == -EAGAIN ? -EINPROGRESS : result;
     // A Unix socket whose listener's queue is full; no event tells when it no longer is.
     if (clock::now() >= deadline) return -EAGAIN;
-    const std::error_code ec =
-        use.entry->pause(use.generation, direction::write,
-                         std::min(clock::now() + backoff, deadline), "connect (queue full)", true);
+    const std::error_code ec = use.entry->pause(use.generation, direction::write,
+                                                std::min(clock::now() + backoff, deadline),
+                                                "connect (queue full)", true, calls_cancelable());
+    if (ec == std::errc::operation_canceled) return -ECANCELED;
+    if (ec == std::errc::timed_out) return -ETIMEDOUT;
     if (ec) return ec == std::errc::bad_file_descriptor ? -EBADF : cannot_wait;
     backoff = std::min<std::chrono::nanoseconds>(backoff * 2, 50ms);
   }

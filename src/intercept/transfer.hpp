@@ -6,7 +6,8 @@
 // these differences:
 //  1. The number is entered for each system call, not for the whole operation: nobody is inside while parked,
 //     so that close() need wait for calls in progress only, and not until whoever was parked has run again.
-//  2. Neither a stop request nor an enclosing deadline ends it: the code that called knows nothing of them.
+//  2. Neither a stop request nor an enclosing deadline ends it, unless the program has asked for that: the code that
+//     called knows nothing of them (cancel.hpp).
 //  3. On a file that the program has made non-blocking the call is libc's own. It takes no token: the
 //     program may have just sent itself what it now looks for, and no event has told us so yet.
 //  4. Who has parked goes on on the same thread: the code that called may hold addresses of thread-locals.
@@ -19,6 +20,7 @@
 #include <type_traits>
 
 #include "intercept/calls.hpp"
+#include "intercept/cancel.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
 #include "io/operation.hpp"
@@ -117,8 +119,10 @@ long park_until_done(file_use& use, direction way, const char* reason, Now&& now
       const auto limit = timeout_of(use, way);
       deadline = limit.count() > 0 ? deadline_after(limit) : no_deadline;
     }
-    const std::error_code ec = entry.wait(use.generation, way, deadline, retried, reason, true);
-    if (ec == std::errc::timed_out) return -EAGAIN;
+    const std::error_code ec =
+        entry.wait(use.generation, way, deadline, retried, reason, true, calls_cancelable());
+    if (ec == std::errc::timed_out) return clock::now() >= deadline ? -EAGAIN : -ETIMEDOUT;
+    if (ec == std::errc::operation_canceled) return -ECANCELED;
     if (ec == std::errc::bad_file_descriptor) return -EBADF;
     if (ec) return cannot_wait;
     holds_token = true;

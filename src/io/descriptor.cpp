@@ -246,7 +246,7 @@ int descriptor::attach_here() noexcept {
 }
 
 std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
-                                 bool retried, const char* reason, bool foreign) {
+                                 bool retried, const char* reason, bool foreign, bool cancelable) {
   // Ends before the fiber parks. Should the worker change its thread in between, it keeps its loop.
   std::optional<worker_use> here(std::in_place, worker_use::may_move{});
   waiter* const self = current_waiter();
@@ -279,7 +279,7 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   here.reset();
   const outcome result = wait_locked(
       lock_, s.waiters, node,
-      {.deadline = deadline, .cancelable = !foreign, .reason = reason, .on_context = !foreign});
+      {.deadline = deadline, .cancelable = cancelable, .reason = reason, .on_context = !foreign});
   here.emplace(worker_use::may_move{});
   io_loop::here().remove_pending();  // perhaps another loop by now
   here.reset();
@@ -310,7 +310,7 @@ bool descriptor::delist(direction d, wait_node& node) noexcept {
 }
 
 std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
-                                  const char* reason, bool foreign) {
+                                  const char* reason, bool foreign, bool cancelable) {
   waiter* const self = current_waiter();
   side& s = side_of(d);
   for (;;) {
@@ -324,7 +324,7 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     s.waiters.push_back(node);
     const outcome result = wait_locked(
         lock_, s.waiters, node,
-        {.deadline = until, .cancelable = !foreign, .reason = reason, .on_context = !foreign});
+        {.deadline = until, .cancelable = cancelable, .reason = reason, .on_context = !foreign});
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);

@@ -99,6 +99,8 @@ inline constexpr unsigned scheduler_shift = 8;
 inline constexpr std::uint32_t own_place = 0x10000;
 /// It stays on its thread, see thread_stay.hpp.
 inline constexpr std::uint32_t stays = 0x40000;
+/// Its intercepted calls may be ended: tendril/cancelable_calls.hpp.
+inline constexpr std::uint32_t calls_cancelable = 0x80000;
 inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
 
