@@ -15,6 +15,9 @@
 #pragma once
 
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/select.h>
@@ -52,6 +55,13 @@ struct real_calls {
 #undef TENDRIL_INTERCEPT_ALIAS
 };
 
+/// Who wakes up when a lock has been released.
+enum class release_kind : int {
+  first,    ///< in line
+  sharers,  ///< the first and, if it shares, those who share with it
+  all,
+};
+
 /// What the core has for each symbol; null for kinds that need nothing of it.
 struct intercept_hooks {
   /// Where the front puts its table before it calls any of these.
@@ -61,6 +71,12 @@ struct intercept_hooks {
   bool (*parks)() noexcept;
   /// A descriptor has been opened by libc: whatever is known of the number is about another file.
   void (*opened)(int fd) noexcept;
+  /// Read atomically. 0: no fiber waits for a lock of libc's, and none is recorded as the owner of one.
+  const std::uint32_t* locks_in_use;
+  /// A lock was released by libc, while that was not 0.
+  void (*lock_released)(const void* lock, release_kind kind) noexcept;
+  /// A thread is about to wait for a condition with that mutex, which libc releases meanwhile without telling.
+  void (*lock_waited_with)(const void* mutex) noexcept;
 
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   result(*name) parameters;

@@ -19,6 +19,7 @@
 #include <tendril/detail/sanitizers.hpp>
 
 #include "intercept/calls.hpp"
+#include "intercept/parking_lot.hpp"
 #include "io/descriptor.hpp"
 #include "sched/interception.hpp"
 #include "sched/worker_thread.hpp"
@@ -46,9 +47,8 @@ bool parks() noexcept {
 #define TENDRIL_HOOK_alone(name) nullptr
 
 constexpr platform::intercept_hooks hooks = {
-    &real_table,
-    &parks,
-    &descriptor_opened,
+    &real_table,          &parks,         &descriptor_opened,
+    &parking_lot::in_use, &lock_released, &lock_waited_with,
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   TENDRIL_HOOK_##kind(name),
 #define TENDRIL_INTERCEPT_ALIAS(name, of)

@@ -22,4 +22,9 @@ inline int told(int fd) noexcept {
   return fd;
 }
 
+/// Wakes fibers that are in line for a lock which has been released. Any thread.
+void lock_released(const void* lock, platform::release_kind kind) noexcept;
+/// A thread waits for a condition with that mutex, and libc releases it without telling. Any thread.
+void lock_waited_with(const void* mutex) noexcept;
+
 }  // namespace tendril::detail

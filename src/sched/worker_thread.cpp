@@ -228,4 +228,11 @@ void about_to_block(const char* reason) noexcept {
   leave_worker(*t, hold_worker(), reason);
 }
 
+void hand_over_to_block() noexcept {
+  worker_thread* const t = this_worker_thread();
+  if (t == nullptr || t->current == nullptr || !t->pinned()) return;
+  if (hold_worker() != nullptr) (void)t->owner.threads().give_away(*t);
+  t->hold.leave();
+}
+
 }  // namespace tendril::detail

@@ -256,5 +256,7 @@ void yield_in_place() noexcept;
 
 /// The calling fiber, if it is pinned, is about to block its thread by other means.
 void about_to_block(const char* reason) noexcept;
+/// The same without a report: it is known and meant that this call blocks.
+void hand_over_to_block() noexcept;
 
 }  // namespace tendril::detail

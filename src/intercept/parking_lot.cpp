@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "intercept/parking_lot.hpp"
+
+#include <array>
+
+namespace tendril::detail {
+
+constinit std::uint32_t parking_lot::in_use = 0;
+
+namespace {
+
+constexpr unsigned bucket_bits = 8;
+constinit std::array<lot_bucket, std::size_t{1} << bucket_bits> buckets{};
+
+constexpr unsigned silent_bits = 12;
+constinit std::array<std::atomic<bool>, std::size_t{1} << silent_bits> silent{};
+
+// The golden ratio spreads addresses of one allocator, which have their low bits in common.
+std::size_t hash(const void* key, unsigned bits) noexcept {
+  return (reinterpret_cast<std::uintptr_t>(key) * std::uint64_t{0x9E3779B97F4A7C15U}) >>
+         (64 - bits);
+}
+
+}  // namespace
+
+lot_bucket& parking_lot::bucket_of(const void* key) noexcept {
+  return buckets[hash(key, bucket_bits)];
+}
+
+bool parking_lot::is_silent(const void* key) noexcept {
+  return silent[hash(key, silent_bits)].load(std::memory_order_relaxed);
+}
+
+void parking_lot::mark_silent(const void* key) noexcept {
+  std::atomic<bool>& mark = silent[hash(key, silent_bits)];
+  if (mark.load(std::memory_order_relaxed)) return;
+  mark.store(true, std::memory_order_relaxed);
+  // Who is in line now, parked without a limit, looks again; who comes later takes the bucket's lock after us,
+  // and sees the mark. Those of other keys with the same mark did not ask for it.
+  wake_all(key);
+}
+
+bool lot_bucket::has_line(const void* key) const noexcept {
+  for (const wait_node* n = line_.front(); n != nullptr; n = n->next)
+    if (n->cell == key) return true;
+  return false;
+}
+
+wait_node& lot_bucket::enlist(const void* key, bool first, bool shared) noexcept {
+  wait_node& n = own_node(current_waiter());
+  n.cell = const_cast<void*>(key);
+  n.index = shared ? 1 : 0;
+  if (first) line_.push_front(n);
+  else line_.push_back(n);
+  parking_lot::users().fetch_add(1, std::memory_order_seq_cst);
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // before the caller tries, see the head
+  return n;
+}
+
+void lot_bucket::delist(wait_node& n) noexcept {
+  if (n.result.load(std::memory_order_relaxed) == outcome::waiting) line_.remove(n);
+  parking_lot::users().fetch_sub(1, std::memory_order_relaxed);
+}
+
+bool lot_bucket::park(wait_node& n, time_point deadline, const char* reason) {
+  bool signalled = true;
+  if (n.result.load(std::memory_order_relaxed) != outcome::waiting) lock.unlock();
+  else
+    signalled =
+        wait_locked(
+            lock, line_, n,
+            {.deadline = deadline, .cancelable = false, .reason = reason, .on_context = false}) ==
+        outcome::signalled;
+  parking_lot::users().fetch_sub(1, std::memory_order_relaxed);
+  return signalled;
+}
+
+waiter* lot_bucket::take_first(const void* key) noexcept {
+  for (wait_node* n = line_.front(); n != nullptr; n = n->next) {
+    if (n->cell != key) continue;
+    line_.remove(*n);
+    return complete(*n);
+  }
+  return nullptr;
+}
+
+owner_record* lot_bucket::owner_of(const void* key) noexcept {
+  owner_record* r = records_;
+  while (r != nullptr && r->key != key) r = r->next;
+  return r;
+}
+
+void lot_bucket::own(owner_record& r, const void* key, const fiber_core* owner) noexcept {
+  r = {key, owner, 1, records_};
+  records_ = &r;
+  parking_lot::users().fetch_add(1, std::memory_order_relaxed);  // for the owner itself
+}
+
+void lot_bucket::disown(owner_record& r) noexcept {
+  owner_record** link = &records_;
+  while (*link != &r) link = &(*link)->next;
+  *link = r.next;
+  parking_lot::users().fetch_sub(1, std::memory_order_relaxed);
+}
+
+void parking_lot::wake_first(const void* key) noexcept {
+  lot_bucket& b = bucket_of(key);
+  b.lock.lock();
+  waiter* const who = b.take_first(key);
+  b.lock.unlock();
+  if (who != nullptr) unpark(who);
+}
+
+void parking_lot::wake_all(const void* key) noexcept { wake(key, false); }
+void parking_lot::wake_sharers(const void* key) noexcept { wake(key, true); }
+
+void parking_lot::wake(const void* key, bool sharers) noexcept {
+  constexpr unsigned portion = 32;
+  lot_bucket& b = bucket_of(key);
+  b.lock.lock();
+  // Counted first: those who are woken and stand in line again are not meant.
+  std::size_t left = 0;
+  for (const wait_node* n = b.line_.front(); n != nullptr; n = n->next) {
+    if (n->cell != key) continue;
+    const bool shares = n->index != 0;
+    if (sharers && !shares && left != 0) break;
+    ++left;
+    if (sharers && !shares) break;
+  }
+  while (left != 0) {
+    waiter* who[portion];
+    unsigned n = 0;
+    while (n != portion && left != 0 && (who[n] = b.take_first(key)) != nullptr) {
+      ++n;
+      --left;
+    }
+    b.lock.unlock();
+    for (unsigned i = 0; i != n; ++i) unpark(who[i]);
+    if (n != portion) return;
+    b.lock.lock();
+  }
+  b.lock.unlock();
+}
+
+}  // namespace tendril::detail

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where fibers wait for libc's locks: lines of fibers, found by the address of what they wait for.
+//
+// The locks stay libc's: their words tell who holds them, and threads wait for them in the kernel as ever. A
+// fiber tries; if that fails it stands in line here, and whoever releases the lock wakes somebody here,
+// besides whom libc wakes. So threads and fibers exclude each other, and neither knows of the other's way of
+// waiting.
+//
+//   a fiber                                   who releases
+//     stands in line, counted in `in_use`       releases libc's lock
+//     full fence                                full fence (the release is one, see front.hpp)
+//     tries                                     looks at in_use: nobody, then that was all
+//     fails: parks; woken, again                wakes the first in line
+//
+// Invariants
+//  1. Dekker's: the fiber counts itself and then tries, the other releases and then looks. One of them sees the other.
+//  2. As long as somebody is in line for a lock, it is held, or somebody who was in line is on the way to try.
+//     So a woken fiber that is overtaken stands in line again, in front, and whoever overtook it wakes it.
+//     One release is not told: libc's own, when a thread waits for a condition. From the first such wait on with a
+//     mutex (`mark_silent`; by a hash, so perhaps for others, too) the first in line for it looks again by itself,
+//     after a tenth of a millisecond to a few; the others get their turn from it.
+//  3. A fiber stands in one line at a time, by the node of its control block: its stack may be copied away.
+//
+// Mutexes whose owner is a thread (recursive, error-checking) have an *owner record* here while a fiber holds them:
+// for libc two fibers of one thread are the same owner. That fiber stays on its thread until it has unlocked
+// the mutex, since libc lets no other thread do that. Records are counted in `in_use`, so unlocking comes here.
+#pragma once
+
+#include <tendril/detail/waiting.hpp>
+
+#include "base/cacheline.hpp"
+#include "sched/fiber_core.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace tendril::detail {
+
+/// A fiber that holds a mutex whose owner is a thread.
+struct owner_record {
+  const void* key = nullptr;
+  const fiber_core* owner = nullptr;
+  unsigned depth = 0;
+  owner_record* next = nullptr;
+};
+
+/// The lines for some addresses, and the owner records of those.
+class alignas(cacheline_bytes) lot_bucket {
+ public:
+  tiny_lock lock;
+
+  // Under the lock.
+  /// The calling fiber's node, in line. `first`: in front of those who have not had their turn.
+  wait_node& enlist(const void* key, bool first, bool shared = false) noexcept;
+  void delist(wait_node& n) noexcept;
+  /// Parks until woken or the deadline has passed (false); unlocks. The node is in no line afterwards.
+  bool park(wait_node& n, time_point deadline, const char* reason);
+  /// Takes the first of the line out; null: nobody is in it.
+  waiter* take_first(const void* key) noexcept;
+  bool has_line(const void* key) const noexcept;
+  owner_record* owner_of(const void* key) noexcept;
+  void own(owner_record& r, const void* key, const fiber_core* owner) noexcept;
+  /// r may be deleted.
+  void disown(owner_record& r) noexcept;
+
+ private:
+  friend class parking_lot;
+  wait_list line_;
+  owner_record* records_ = nullptr;
+};
+
+class parking_lot {
+ public:
+  static lot_bucket& bucket_of(const void* key) noexcept;
+  /// The first in the line of key.
+  static void wake_first(const void* key) noexcept;
+  /// Those in the line now.
+  static void wake_all(const void* key) noexcept;
+  /// The first, and if it would share the lock, those behind it that would, too.
+  static void wake_sharers(const void* key) noexcept;
+  /// Whether key may be released without a wake-up, and that it may. Asked when in line.
+  static bool is_silent(const void* key) noexcept;
+  static void mark_silent(const void* key) noexcept;
+
+  /// Fibers in line and owner records, of all addresses. Changed by their owners; others look.
+  /// Not a std::atomic, because the front looks at it, too.
+  static std::uint32_t in_use;
+  static std::atomic_ref<std::uint32_t> users() noexcept { return std::atomic_ref(in_use); }
+
+ private:
+  static void wake(const void* key, bool sharers) noexcept;
+};
+
+}  // namespace tendril::detail
