@@ -83,6 +83,12 @@ inline bool end_transfer(long& result, std::size_t done) noexcept {
   return result != cannot_wait;
 }
 
+/// What is always ready never waits: now and then others on the worker get their turn.
+inline void let_others_run() {
+  const thread_stay stay;
+  this_fiber::yield();
+}
+
 /// Repeats now(use) until it says something else than EAGAIN: an attempt. Returns its value, or an errno
 /// negated; EAGAIN: the time is over. `use`: no regular file. `deadline`: time_point{}: the socket's timeout.
 ///
@@ -101,7 +107,10 @@ long park_until_done(file_use& use, direction way, const char* reason, Now&& now
       const attempt a = now(use);
       if (a.value != -EAGAIN) {
         if (!unguarded && !(a.partial && entry.may_have_drained())) entry.give_token(way);
+        if (stay) entry.restart_share();
+        const bool used_up = !stay && entry.used_up_share();
         entry.leave(use.generation);
+        if (used_up) let_others_run();
         return a.value;
       }
       entry.leave(use.generation);

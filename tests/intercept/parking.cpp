@@ -93,6 +93,30 @@ TEST_SUITE("parking") {
     intercepted(body([] { return test::socket_pair(); }), "1048576 same");
   }
 
+  TEST_CASE("who always finds something to read lets others run") {
+    intercepted(
+        [] {
+          test::pipe_pair through;
+          test::write_text(through.in(), std::string(2'000, 'x'));
+          bool done = false;
+          int turns = 0;
+          fiber reader([&] {
+            for (int i = 0; i != 2'000; ++i) test::read_text(through.out(), 1);
+            done = true;
+          });
+          fiber other([&] {
+            while (!done) {
+              ++turns;
+              this_fiber::yield();
+            }
+          });
+          reader.join();
+          other.join();
+          return std::string(turns > 10 ? "in turn" : "one after the other");
+        },
+        "in turn");
+  }
+
   TEST_CASE("poll returns when its time is over") {
     intercepted(
         [] {
