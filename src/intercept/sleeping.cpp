@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Sleeping and yielding. A parked fiber is on no thread that a signal could be delivered to, so its sleep is
-// never cut short, and nothing of it remains.
+// never cut short, and nothing of it remains, unless the program has made its calls cancelable.
 #include <errno.h>
 #include <sched.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+
 #include <tendril/fiber.hpp>
 
 #include "intercept/calls.hpp"
+#include "intercept/cancel.hpp"
 #include "intercept/clocks.hpp"
 #include "intercept/install.hpp"
 #include "sched/thread_stay.hpp"
@@ -17,26 +21,38 @@
 namespace tendril::detail {
 namespace {
 
-void park_until(const clock_deadline& deadline, const char* reason) {
+// Both: 0 or an errno, of a fiber whose calls may be ended.
+
+int park_until(const clock_deadline& deadline, const char* reason) {
   const thread_stay here;
-  while (!deadline.over())
-    wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                    {.deadline = deadline.for_wait(),
-                     .cancelable = false,
-                     .reason = reason,
-                     .on_context = false});
+  while (!deadline.over()) {
+    const outcome why = wait_until_done([](const void*) noexcept { return false; }, nullptr,
+                                        foreign_wait(deadline.for_wait(), reason));
+    if (const int error = errno_of(why); error != 0) return error;
+  }
+  return 0;
 }
 
-void park_for(std::chrono::nanoseconds time, const char* reason) {
+/// left: when it was ended.
+int park_for(std::chrono::nanoseconds time, const char* reason, std::chrono::nanoseconds& left) {
   const thread_stay here;
-  wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                  {.deadline = deadline_after(time),
-                   .cancelable = false,
-                   .reason = reason,
-                   .on_context = false});
+  const time_point deadline = deadline_after(time);
+  const outcome why = wait_until_done([](const void*) noexcept { return false; }, nullptr,
+                                      foreign_wait(deadline, reason));
+  left = std::max(deadline - clock::now(), clock::duration::zero());
+  return errno_of(why);
+}
+
+int park_for(const timespec& time, const char* reason, timespec* left) {
+  std::chrono::nanoseconds rest{};
+  const int error = park_for(duration_of(time), reason, rest);
+  if (error != 0 && left != nullptr)
+    *left = {rest.count() / 1'000'000'000, rest.count() % 1'000'000'000};
+  return error;
 }
 
 [[gnu::noinline]] int fail(int error) noexcept {
+  if (error == 0) return 0;
   errno = error;
   return -1;
 }
@@ -46,20 +62,20 @@ void park_for(std::chrono::nanoseconds time, const char* reason) {
 namespace calls {
 
 unsigned sleep(unsigned seconds) {
-  park_for(std::chrono::seconds(seconds), "sleep");
-  return 0;
+  std::chrono::nanoseconds left{};
+  if (park_for(std::chrono::seconds(seconds), "sleep", left) == 0) return 0;
+  return static_cast<unsigned>(std::chrono::ceil<std::chrono::seconds>(left).count());
 }
 
 int usleep(useconds_t microseconds) {
-  park_for(std::chrono::microseconds(microseconds), "usleep");
-  return 0;
+  std::chrono::nanoseconds left{};
+  return fail(park_for(std::chrono::microseconds(microseconds), "usleep", left));
 }
 
 int nanosleep(const timespec* time, timespec* left) {
   if (time == nullptr) return real().nanosleep(time, left);
   if (!is_valid(*time) || time->tv_sec < 0) return fail(EINVAL);
-  park_for(duration_of(*time), "nanosleep");
-  return 0;
+  return fail(park_for(*time, "nanosleep", left));
 }
 
 int clock_nanosleep(clockid_t which, int flags, const timespec* time, timespec* left) {
@@ -68,9 +84,9 @@ int clock_nanosleep(clockid_t which, int flags, const timespec* time, timespec* 
                      which == CLOCK_BOOTTIME || which == CLOCK_TAI;
   if (!usual || time == nullptr) return real().clock_nanosleep(which, flags, time, left);
   if (!is_valid(*time) || time->tv_sec < 0) return EINVAL;
-  if ((flags & TIMER_ABSTIME) != 0) park_until(clock_deadline::of(which, *time), "clock_nanosleep");
-  else park_for(duration_of(*time), "clock_nanosleep");
-  return 0;
+  if ((flags & TIMER_ABSTIME) != 0)
+    return park_until(clock_deadline::of(which, *time), "clock_nanosleep");
+  return park_for(*time, "clock_nanosleep", left);
 }
 
 int sched_yield() {

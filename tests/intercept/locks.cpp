@@ -5,6 +5,7 @@
 #include "intercept/intercepted.hpp"
 #include "support/stress.hpp"
 
+#include <tendril/cancelable_calls.hpp>
 #include <tendril/detail/sanitizers.hpp>
 #include <tendril/semaphore.hpp>
 
@@ -18,6 +19,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <thread>
 #include <vector>
@@ -635,6 +637,32 @@ TEST_SUITE("locks") {
                  (seen.find("early") != seen.npos ? " early" : "");
         },
         "EINVAL EINVAL 0");
+  }
+
+  TEST_CASE("sleep is ended by a stop request only where the program asked for it") {
+    intercepted(
+        [] {
+          std::string seen;
+          const auto sleeper = [&seen](bool cancelable) {
+            fiber f([&seen, cancelable] {
+              std::optional<cancelable_calls> here;
+              if (cancelable) here.emplace();
+              const timespec hour{cancelable ? 3600 : 0, 2'000'000};
+              timespec left{};
+              errno = 0;
+              const int result = nanosleep(&hour, &left);
+              seen += result == -1 && errno == ECANCELED && left.tv_sec > 3000 ? "ended " : "";
+              seen += result == 0 ? "slept " : "";
+            });
+            this_fiber::yield();
+            f.request_stop();
+            f.join();
+          };
+          sleeper(true);
+          sleeper(false);
+          return seen;
+        },
+        "ended slept ");
   }
 
   TEST_CASE("an intercepted wait resumes on its thread, whoever unlocks") {
