@@ -27,8 +27,10 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include <cstdarg>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 
 // Of headers that would bring macros.
 struct __res_state;

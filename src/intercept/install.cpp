@@ -132,6 +132,8 @@ bool in_other_process() noexcept { return ::getpid() != process.load(std::memory
   return result < 0 ? -1 : result;
 }
 
+bool caller_parks() noexcept { return parks(); }
+
 void descriptor_opened(int fd) noexcept {
   if (const descriptor* const d = find_descriptor(fd);
       d != nullptr && d->is_adopted() && !in_other_process())

@@ -14,6 +14,9 @@ const platform::real_calls& real() noexcept;
 /// It must neither park nor touch what is its parent's. A system call: for slow paths.
 bool in_other_process() noexcept;
 
+/// Whether the caller is a fiber that can park here and now: for hooks that are called on every thread.
+bool caller_parks() noexcept;
+
 /// libc has returned a descriptor for a file just opened: for code that hooks call. If anything is known of the number,
 /// then who closed it before did so behind our back.
 void descriptor_opened(int fd) noexcept;

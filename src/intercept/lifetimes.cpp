@@ -17,17 +17,18 @@
 #include "intercept/calls.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
+#include "intercept/lifetimes.hpp"
 #include "io/descriptor.hpp"
 
 namespace tendril::detail {
-namespace {
 
-/// To be called before libc closes the number. False: somebody else is closing it right now.
 bool before_closing(int fd) noexcept {
   const descriptor* const d = find_descriptor(fd);
   if (d == nullptr || d->is_idle() || in_other_process()) return true;
   return drop_descriptor(fd) != drop_result::closing;
 }
+
+namespace {
 
 int doubled(int fd) noexcept {
   if (fd < 0) return fd;
@@ -62,11 +63,6 @@ int close_range(unsigned first, unsigned last, int flags) {
 void closefrom(int first) {
   before_closing_range(static_cast<unsigned>(std::max(first, 0)), INT_MAX);
   real().closefrom(first);
-}
-
-int fclose(FILE* stream) {
-  if (const int fd = ::fileno(stream); fd >= 0) before_closing(fd);
-  return real().fclose(stream);
 }
 
 FILE* freopen(const char* path, const char* mode, FILE* stream) {
