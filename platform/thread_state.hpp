@@ -39,6 +39,11 @@ blocked_call blocked_call_of(thread_number thread) noexcept;
 /// it must stay mapped.
 const void* likely_caller(const blocked_call& call, const void* low, const void* high) noexcept;
 
+/// Up to `most` things on that stack that look like return addresses, into whatever code, innermost first; how many. Such as
+/// are left over from calls that have returned are among them.
+std::size_t likely_trace(const blocked_call& call, const void* low, const void* high,
+                         const void** frames, std::size_t most) noexcept;
+
 /// Writes "read+0x10 (libc.so.6)" or the bare address; always terminated. Not in a signal handler.
 void describe_address(const void* address, char* text, std::size_t size) noexcept;
 

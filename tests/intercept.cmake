@@ -9,6 +9,12 @@ add_test(NAME intercept.preload COMMAND intercept_subject)
 set_tests_properties(intercept.preload PROPERTIES
   ENVIRONMENT "${intercept_front}" LABELS intercept TIMEOUT 60)
 
+add_test(NAME intercept.report_at_exit COMMAND intercept_subject)
+set_tests_properties(intercept.report_at_exit PROPERTIES
+  ENVIRONMENT "${intercept_front};TENDRIL_INTERCEPT_REPORT=1"
+  PASS_REGULAR_EXPRESSION "symbol +in place +parked +elsewhere +blocked\n[^:]*  read  +[1-3] "
+  LABELS intercept TIMEOUT 60)
+
 # intercept_behind: linked so that libc comes first; said by the check of the build, and by a runtime that starts.
 if(NOT TENDRIL_SANITIZE)  # whose libraries want to come first, too
   add_test(NAME intercept.order.at_start COMMAND intercept_behind start-only)

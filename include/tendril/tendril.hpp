@@ -19,6 +19,7 @@
 #include <tendril/fiber_local.hpp>
 #include <tendril/future.hpp>
 #include <tendril/inspect.hpp>
+#include <tendril/intercept.hpp>
 #include <tendril/io.hpp>
 #include <tendril/latch.hpp>
 #include <tendril/loop_context.hpp>

@@ -119,6 +119,20 @@ const void* likely_caller(const blocked_call& call, const void* low, const void*
   return nullptr;
 }
 
+std::size_t likely_trace(const blocked_call& call, const void* low, const void* high,
+                         const void** frames, std::size_t most) noexcept {
+  if (call.stack_pointer < low || call.stack_pointer >= high) return 0;
+  auto* word = static_cast<const std::uintptr_t*>(call.stack_pointer);
+  constexpr int most_words = 512;
+  std::size_t n = 0;
+  for (int i = 0; i != most_words && word < high && n != most; ++i, ++word) {
+    const std::uintptr_t value = peek(word);
+    if (value >= 4096 && code_search::object_of(value) != 0)
+      frames[n++] = reinterpret_cast<const void*>(value);
+  }
+  return n;
+}
+
 void describe_address(const void* address, char* text, std::size_t size) noexcept {
   Dl_info found{};
   if (address == nullptr || ::dladdr(address, &found) == 0) {

@@ -232,7 +232,7 @@ void run_aside_on_thread(aside_call& call) {
     if (started) io_loop::here().add_pending();
   }
   if (!started) return run_in_place(call);
-  count_aside(call.what);
+  count_elsewhere(call.what);
   wait_until_done(
       [](const void* c) noexcept {
         return static_cast<const aside_call*>(c)->done.load(std::memory_order_acquire);
@@ -251,7 +251,7 @@ void run_aside_on_pool(aside_call& call) {
   take_along(call);
   call.run = [](pool_call& base) noexcept { run_here(static_cast<aside_call&>(base)); };
   if (run_on_pool_to_the_end(call, name_of(call.what))) return run_in_place(call);
-  count_aside(call.what);
+  count_elsewhere(call.what);
   bring_back(call);
 }
 

@@ -20,6 +20,7 @@
 
 #include "intercept/calls.hpp"
 #include "intercept/parking_lot.hpp"
+#include "intercept/report.hpp"
 #include "io/descriptor.hpp"
 #include "sched/interception.hpp"
 #include "sched/worker_thread.hpp"
@@ -39,23 +40,51 @@ bool parks() noexcept {
 }
 
 // What a kind has in the table of hooks.
-#define TENDRIL_HOOK_parks(name) &calls::name
-#define TENDRIL_HOOK_opens(name) &calls::name
-#define TENDRIL_HOOK_always(name) &calls::name
-#define TENDRIL_HOOK_own(name) &calls::name
+#define TENDRIL_HOOK_parks(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_opens(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_always(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_own(name) TENDRIL_HOOK(name)
 #define TENDRIL_HOOK_creates(name) nullptr
 #define TENDRIL_HOOK_alone(name) nullptr
-
-constexpr platform::intercept_hooks hooks = {
-    &real_table,          &parks,         &descriptor_opened,
-    &parking_lot::in_use, &lock_released, &lock_waited_with,
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   TENDRIL_HOOK_##kind(name),
 #define TENDRIL_INTERCEPT_ALIAS(name, of)
+
+#define TENDRIL_HOOK(name) &calls::name
+constexpr platform::intercept_hooks plain_hooks = {
+    &real_table,          &parks,         &descriptor_opened,
+    &parking_lot::in_use, &lock_released, &lock_waited_with,
 #include "platform/intercept_symbols.def"
+};
+#undef TENDRIL_HOOK
+
+/// A function that counts what becomes of a call of `function`.
+template <symbol What, auto Function>
+struct counted;
+template <symbol What, class Result, class... Arguments, Result (*Function)(Arguments...)>
+struct counted<What, Function> {
+  static Result call(Arguments... arguments) {
+    const call_watch watch(What);
+    return Function(arguments...);
+  }
+};
+
+#define TENDRIL_HOOK(name) &counted<symbol::name, &calls::name>::call
+constexpr platform::intercept_hooks counting_hooks = {
+    &real_table,          &parks,         &descriptor_opened,
+    &parking_lot::in_use, &lock_released, &lock_waited_with,
+#include "platform/intercept_symbols.def"
+};
+#undef TENDRIL_HOOK
 #undef TENDRIL_INTERCEPT
 #undef TENDRIL_INTERCEPT_ALIAS
-};
+
+std::atomic<bool> counting{false};
+std::atomic<bool> in_place{false};
+
+const platform::intercept_hooks* hooks() noexcept {
+  return counting.load(std::memory_order_relaxed) ? &counting_hooks : &plain_hooks;
+}
 
 platform::install_function find_front() noexcept {
   return reinterpret_cast<platform::install_function>(
@@ -81,8 +110,10 @@ void install() noexcept {
   const platform::install_function front = find_front();
   if (front == nullptr) return;
   process.store(::getpid(), std::memory_order_relaxed);
+  if (report_is_wanted()) counting.store(true, std::memory_order_relaxed);
   platform::install_answer answer;
-  const auto result = front(platform::intercept_version(), &hooks, &answer);
+  const auto result = front(platform::intercept_version(), hooks(), &answer);
+  in_place.store(result == platform::install_result::installed, std::memory_order_relaxed);
   if (result == platform::install_result::installed) {
     if constexpr (TENDRIL_TSAN) warn_of_thread_sanitizer(answer.front);
     return;
@@ -141,5 +172,13 @@ void descriptor_opened(int fd) noexcept {
 }
 
 void install_interception() noexcept { install(); }
+
+bool is_in_place() noexcept { return in_place.load(std::memory_order_relaxed); }
+
+void count_calls(bool on) noexcept {
+  if (counting.exchange(on, std::memory_order_relaxed) == on || !is_in_place()) return;
+  platform::install_answer answer;
+  find_front()(platform::intercept_version(), hooks(), &answer);
+}
 
 }  // namespace tendril::detail

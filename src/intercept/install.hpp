@@ -10,6 +10,11 @@ namespace tendril::detail {
 /// libc's own functions. Only for code that hooks call.
 const platform::real_calls& real() noexcept;
 
+/// There is a front, and it has our hooks.
+bool is_in_place() noexcept;
+/// Hooks that count, or those that do not, from the next call on.
+void count_calls(bool on) noexcept;
+
 /// True in a child that shares our memory or is a copy of it, and has not been told so: vfork(), a bare clone().
 /// It must neither park nor touch what is its parent's. A system call: for slow paths.
 bool in_other_process() noexcept;

@@ -153,9 +153,11 @@ crew::hand_over crew::take_over(worker& w, blocked_fiber& who) noexcept {
   fiber_core* const c = t.current;
   who.id = ensure_id(c);
   copy_name_of(c, who.name, sizeof who.name);
-  who.call = platform::blocked_call_of(t.number.load(std::memory_order_relaxed));
+  who.thread = t.number.load(std::memory_order_relaxed);
+  who.call = platform::blocked_call_of(who.thread);
   const stack_slice& stack = c->the_frame()->slice;
   who.caller = platform::likely_caller(who.call, stack.low, stack.high);
+  platform::likely_trace(who.call, stack.low, stack.high, who.trace.data(), who.trace.size());
   if (spare == nullptr) {
     t.hold.withdraw(&w);
     return hand_over::no_spare;

@@ -16,6 +16,7 @@
 
 #include "sched/worker_thread.hpp"
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -31,6 +32,9 @@ struct blocked_fiber {
   char name[32] = {};
   platform::blocked_call call{};
   const void* caller = nullptr;  ///< likely the code that made the call
+  static constexpr std::size_t most_frames = 8;
+  std::array<const void*, most_frames> trace{};  ///< likely return addresses; null: no more
+  platform::thread_number thread = 0;
 };
 
 class crew {

@@ -5,6 +5,7 @@
 #include "base/sanitizer.hpp"
 #include "platform/memory.hpp"
 #include "platform/switch.hpp"
+#include "sched/blocked_places.hpp"
 #include "sched/registry.hpp"
 #include "sched/stopped_threads.hpp"
 #include "stack/segment_canary.hpp"
@@ -482,6 +483,7 @@ void scheduler::monitor_main() noexcept {
     if (monitor_exit_) return;
     hold.unlock();
     look_for_stalls();
+    follow_blocks();
     look_for_deadlock();
     tend_slots();
     hold.lock();
@@ -515,7 +517,9 @@ void scheduler::look_whether_blocked(worker& w, std::chrono::nanoseconds stuck_f
   if (collector_stops(thread)) return;
   blocked_fiber who;
   const crew::hand_over result = crew_.take_over(w, who);
-  if (result != crew::hand_over::returned) reporter_.blocked(w.index(), who, stuck_for, result);
+  if (result == crew::hand_over::returned) return;
+  note_block(who, stuck_for);
+  reporter_.blocked(w.index(), who, stuck_for, result);
 }
 
 void scheduler::look_for_deadlock() noexcept {
