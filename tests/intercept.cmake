@@ -48,3 +48,18 @@ if(NOT TENDRIL_SANITIZE)
       -P "${CMAKE_CURRENT_LIST_DIR}/install/use.cmake")
   set_tests_properties(intercept.install PROPERTIES LABELS intercept TIMEOUT 600)
 endif()
+
+# The checker of binaries, and the page about all this.
+find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  if(NOT TENDRIL_SANITIZE)  # what sanitizers link with waits for a lot
+    add_test(NAME intercept.check_binary
+      COMMAND Python3::Interpreter "${CMAKE_CURRENT_LIST_DIR}/intercept/check_binary_test.py"
+        "${PROJECT_SOURCE_DIR}/cmake/check_binary.py" "$<TARGET_FILE:intercept_checked>"
+        "$<TARGET_FILE:intercept_checked_library>" "$<TARGET_FILE:tendril_test_support>")
+    set_tests_properties(intercept.check_binary PROPERTIES LABELS intercept TIMEOUT 300)
+  endif()
+  add_test(NAME intercept.page
+    COMMAND Python3::Interpreter "${PROJECT_SOURCE_DIR}/cmake/interception_table.py" --check)
+  set_tests_properties(intercept.page PROPERTIES LABELS intercept TIMEOUT 60)
+endif()

@@ -42,7 +42,7 @@ struct blocked_place {
       call;  ///< the function that made the system call, and its library: "flock+0x7 (libc.so.6)"
   std::string caller;  ///< what likely called that library; empty: unknown
   /// Innermost first: addresses on the fiber's stack that look like return addresses. Some may be left over from earlier
-  /// calls: the thread was not stopped to find out.
+  /// calls: the thread was not stopped to find out. Empty: unknown, as in a segment of a segmented stack.
   std::vector<std::string> trace;
   long system_call = -1;  ///< its number; -1: unknown
   std::uint64_t times = 0;

@@ -88,7 +88,8 @@ TEST_SUITE("report") {
     const test::watchdog dog("a blocked call", &rt);
     test::run_on_own_stack(rt, [] {
       test::pipe_pair ends;
-      fiber reader([&] {
+      // With the whole stack in one place: for the trace.
+      fiber reader(test::stack_of_its_own(), [&] {
         char c = 0;
         syscall(SYS_read, ends.out(), &c, 1);
       });
