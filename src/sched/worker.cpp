@@ -194,7 +194,7 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
 }
 
 /// Commits the departure of the fiber that was running before. On the stack of whoever came next.
-inline void worker::after_switch() noexcept {
+[[gnu::always_inline]] inline void worker::after_switch() noexcept {
   const departure how = left_how_;
   left_how_ = departure::none;
   switch (how) {
