@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Run after a test program is linked: writes one add_test for each doctest suite in it.
-# In: PROGRAM, GROUP, LABELS, TIMEOUT, DIRECTORY (the tests' working directory), OUTPUT; for a kind of stack
-# KIND, ENVIRONMENT and EXCEPT: <suite>|<case>|..., which are left out.
+# In: PROGRAM, GROUP, LABELS, TIMEOUT, DIRECTORY (the tests' working directory), OUTPUT; LAUNCHER, a command that
+# is given the program's; for a kind of stack KIND, ENVIRONMENT and EXCEPT: <suite>|<case>|..., which are left out.
 
 cmake_minimum_required(VERSION 3.25)
 
@@ -36,6 +36,11 @@ while(excepted)
   list(APPEND except_${id} "${case}")
 endwhile()
 
+set(launcher "")
+foreach(word IN LISTS LAUNCHER)
+  string(APPEND launcher "[==[${word}]==] ")
+endforeach()
+
 ask(listing --list-test-suites)
 string(REPLACE "\n" ";" lines "${listing}")
 set(script "")
@@ -63,10 +68,10 @@ foreach(suite IN LISTS lines)
     set(filter "[==[--test-case-exclude=${filter}]==]")
   endif()
   string(APPEND script
-    "add_test([==[${name}]==] [==[${PROGRAM}]==] [==[--test-suite=${suite}]==] ${filter})\n"
+    "add_test([==[${name}]==] ${launcher}[==[${PROGRAM}]==] [==[--test-suite=${suite}]==] ${filter})\n"
     "set_tests_properties([==[${name}]==] PROPERTIES"
     " TIMEOUT ${TIMEOUT} LABELS [==[${LABELS}]==] WORKING_DIRECTORY [==[${DIRECTORY}]==]"
-    " ENVIRONMENT [==[${ENVIRONMENT}]==])\n")
+    " ENVIRONMENT [==[${ENVIRONMENT}]==] SKIP_RETURN_CODE 77)\n")
 endforeach()
 
 count_cases(total)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   tendril_test(<group> SOURCES <file>... [LABELS <label>...] [TIMEOUT <seconds>]
-#                [LIBRARIES <target>...] [KINDS <kind>...]
+#                [LIBRARIES <target>...] [KINDS <kind>...] [SERVERS <kind>...]
 #                [EXCEPT <kind> <suite> <case> <reason> ...])
 #
 # Builds test_<group> and registers one ctest entry for each of its doctest suites, labelled with
@@ -21,6 +21,9 @@
 #              fibers on small segments run no other code. Not built where there are none, and under
 #              sanitizers, where segmented fibers get reserved stacks
 #
+# SERVERS: run by clients/server.py, which starts these for each entry and stops them. Skipped, with its
+# message, where one of them is not installed.
+#
 # EXCEPT: what a kind cannot run, with the reason. <case> is a filter of doctest's (a name; write ? for a
 # comma), or * for the whole suite. One that matches nothing fails the build.
 
@@ -31,6 +34,11 @@ set(TENDRIL_REPEATED_STRESS_SCALE 0.1)
 # program, as @<name> unless that is empty; in the scope of tendril_test.
 macro(tendril_test_entries target kind name)
   set(environment ${ARGN})
+  set(launcher "")
+  if(arg_SERVERS)
+    string(REPLACE ";" "," servers "${arg_SERVERS}")
+    set(launcher "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/clients/server.py" ${servers})
+  endif()
   set(script "${CMAKE_CURRENT_BINARY_DIR}/test_${group}${name}.cmake")
   add_custom_command(TARGET ${target} POST_BUILD
     COMMAND "${CMAKE_COMMAND}"
@@ -40,6 +48,7 @@ macro(tendril_test_entries target kind name)
       -D "EXCEPT=${except_${kind}}"
       -D "LABELS=${labels_${kind}}"
       -D "ENVIRONMENT=${environment}"
+      -D "LAUNCHER=${launcher}"
       -D "TIMEOUT=${arg_TIMEOUT}"
       -D "DIRECTORY=${CMAKE_CURRENT_BINARY_DIR}"
       -D "OUTPUT=${script}"
@@ -54,7 +63,7 @@ macro(tendril_test_entries target kind name)
 endmacro()
 
 function(tendril_test group)
-  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES;KINDS;EXCEPT")
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES;KINDS;SERVERS;EXCEPT")
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "tendril_test(${group}): what is '${arg_UNPARSED_ARGUMENTS}'?")
   endif()
