@@ -61,7 +61,6 @@ constexpr std::size_t bytes_for_bits(std::size_t bits) noexcept { return (bits +
 struct difference {
   std::size_t words = 0;
   std::size_t wide = 0;
-  bool possible = true;
 
   std::size_t fold_bytes(std::size_t count) const noexcept {
     return sizeof(image_pattern*) + bytes_for_bits(count) + bytes_for_bits(words) + 4 * words +
@@ -69,36 +68,21 @@ struct difference {
   }
 };
 
-/// Calls differs(i, word) for each word that the pattern has not, until it returns false. False: it cannot be folded.
-template <class Differs>
-bool compare(const std::byte* data, const image_pattern& pattern, const image_owner& owner,
-             Differs&& differs) noexcept {
-  for (std::size_t i = 0; i != pattern.count; ++i) {
-    const std::uint64_t w = word_at(data, i);
-    const std::uint64_t p = pattern.words[i];
-    if (w == p) {
-      if (is_reserved(w)) return false;
-      continue;
-    }
-    if (is_reserved(w)) return false;
-    const std::uint64_t r = relative(w, owner);
-    if (r != p && !differs(i, r ^ p)) return true;
-  }
-  return true;
-}
-
-difference difference_of(const std::byte* data, const image_pattern& pattern,
-                         const image_owner& owner, std::size_t most_bytes) noexcept {
+/// Of words in relative form. Gives up where the fold would have most_bytes.
+difference difference_of(const std::uint64_t* words, const image_pattern& pattern,
+                         std::size_t most_bytes) noexcept {
   difference d;
-  d.possible = compare(data, pattern, owner, [&](std::size_t, std::uint64_t x) noexcept {
+  for (std::size_t i = 0; i != pattern.count; ++i) {
+    const std::uint64_t x = words[i] ^ pattern.words[i];
+    if (x == 0) continue;
     ++d.words;
     if (is_wide(x)) ++d.wide;
-    return 4 * (d.words + d.wide) < most_bytes;
-  });
+    if (4 * (d.words + d.wide) >= most_bytes) break;
+  }
   return d;
 }
 
-std::byte* write_fold(const std::byte* data, image_pattern* pattern, const image_owner& owner,
+std::byte* write_fold(const std::uint64_t* words, image_pattern* pattern,
                       const difference& d) noexcept {
   auto* const fold = static_cast<std::byte*>(std::malloc(d.fold_bytes(pattern->count)));
   if (fold == nullptr) return nullptr;
@@ -108,15 +92,16 @@ std::byte* write_fold(const std::byte* data, image_pattern* pattern, const image
   unsigned char* out = wide + bytes_for_bits(d.words);
   std::memset(differs, 0, static_cast<std::size_t>(out - differs));
   std::size_t k = 0;
-  compare(data, *pattern, owner, [&](std::size_t i, std::uint64_t x) noexcept {
+  for (std::size_t i = 0; k != d.words; ++i) {
+    const std::uint64_t x = words[i] ^ pattern->words[i];
+    if (x == 0) continue;
     differs[i / 8] |= static_cast<unsigned char>(1U << i % 8);
     const std::size_t bytes = is_wide(x) ? 8 : 4;
     if (is_wide(x)) wide[k / 8] |= static_cast<unsigned char>(1U << k % 8);
     std::memcpy(out, &x, bytes);  // little-endian: the lower half comes first
     out += bytes;
     ++k;
-    return true;
-  });
+  }
   return fold;
 }
 
@@ -157,19 +142,27 @@ image_patterns::~image_patterns() {
     }
 }
 
+/// Those used most are first.
 image_patterns::candidates image_patterns::find(std::size_t words) noexcept {
   candidates c{{}, 0};
+  std::uint32_t used[most_alike];
   const std::lock_guard hold(lock_);
   for (image_pattern* p = table_[words % (1U << table_bits)]; p != nullptr; p = p->next) {
     if (p->count != words) continue;
-    p->folds.fetch_add(1, std::memory_order_relaxed);
-    c.pattern[c.count++] = p;
+    const std::uint32_t folds = p->folds.fetch_add(1, std::memory_order_relaxed);
+    unsigned at = c.count++;
+    for (; at != 0 && used[at - 1] < folds; --at) {
+      c.pattern[at] = c.pattern[at - 1];
+      used[at] = used[at - 1];
+    }
+    c.pattern[at] = p;
+    used[at] = folds;
   }
   return c;
 }
 
-/// Returns it in use. Null: there are too many.
-image_pattern* image_patterns::add(pattern_words words, std::size_t count,
+/// Takes the words and returns their pattern, in use. Null: there are too many, or there is no memory.
+image_pattern* image_patterns::add(pattern_words& words, std::size_t count,
                                    std::uint32_t bytes) noexcept {
   auto* const fresh = new (std::nothrow) image_pattern;
   if (fresh == nullptr) return nullptr;
@@ -202,7 +195,7 @@ image_pattern* image_patterns::add(pattern_words words, std::size_t count,
     unsigned alike = 0;
     for (const image_pattern* p = first; p != nullptr; p = p->next)
       if (p->count == count) ++alike;
-    if (alike >= most_alike) fits = unlink_unused(first, false);
+    if (alike >= most_for(count)) fits = unlink_unused(first, false);
     if (fits && words_ + count > most_words) {
       for (image_pattern*& each : table_) unlink_unused(each, true);
       fits = words_ + count <= most_words;
@@ -215,36 +208,43 @@ image_pattern* image_patterns::add(pattern_words words, std::size_t count,
   }
   while (unused != nullptr) delete std::exchange(unused, unused->next);
   if (fits) return fresh;
+  words = std::move(fresh->words);
   delete fresh;
   return nullptr;
 }
 
 std::byte* image_patterns::fold(const std::byte* data, std::size_t words, std::uint32_t bytes,
                                 const image_owner& owner) noexcept {
+  pattern_words own = relative_words(data, words, owner);
+  if (own == nullptr) return nullptr;
   const std::size_t whole = words * sizeof(std::uint64_t);
   const candidates c = find(words);
   image_pattern* best = nullptr;
   difference least;
   std::size_t least_bytes = whole / 2;
-  bool possible = true;
-  for (unsigned i = 0; i != c.count && possible && least_bytes > whole / 16; ++i) {
-    const difference d = difference_of(data, *c.pattern[i], owner, least_bytes);
-    possible = d.possible;
-    if (!possible || d.fold_bytes(words) >= least_bytes) continue;
+  // Smaller than that it need not be: no better pattern is looked for, or made. The allocator's blocks are multiples of
+  // 16 and have a word besides.
+  const std::size_t small_bytes = std::max(whole / 16, std::size_t{40});
+  for (unsigned i = 0; i != c.count && least_bytes > small_bytes; ++i) {
+    const difference d = difference_of(own.get(), *c.pattern[i], least_bytes);
+    if (d.fold_bytes(words) >= least_bytes) continue;
     best = c.pattern[i];
     least = d;
     least_bytes = d.fold_bytes(words);
   }
   // Before a new one is added: it may take the place of one of these.
   for (unsigned i = 0; i != c.count; ++i)
-    if (!possible || c.pattern[i] != best) let_go(c.pattern[i]);
-  if (!possible) return nullptr;
-  if (best == nullptr) {
-    auto own = relative_words(data, words, owner);
-    best = own != nullptr ? add(std::move(own), words, bytes) : nullptr;
+    if (c.pattern[i] != best) let_go(c.pattern[i]);
+  if (best == nullptr || (least_bytes > small_bytes && c.count < most_for(words))) {
+    if (image_pattern* const fresh = add(own, words, bytes)) {
+      if (best != nullptr) let_go(best);
+      std::byte* const fold = write_fold(fresh->words.get(), fresh, {});
+      if (fold == nullptr) let_go(fresh);
+      return fold;
+    }
     if (best == nullptr) return nullptr;
   }
-  std::byte* const fold = write_fold(data, best, owner, least);
+  std::byte* const fold = write_fold(own.get(), best, least);
   if (fold == nullptr) let_go(best);
   return fold;
 }

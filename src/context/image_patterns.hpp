@@ -17,8 +17,11 @@
 // Relative words are addresses in ranges that no program has (bits 63..47 not all equal), one range for each of
 // the three things. A stack that has such a word of its own accord is not folded, so nothing is lost.
 //
-// Patterns are found by the number of words. There are few for each number, and one nobody uses is replaced. A
-// stack that is unlike all of them, while all are in use, is not folded.
+// Patterns are found by the number of words. There are few for each number, and one nobody uses is replaced. While
+// there may be more, a stack that has more than a few words that no pattern has becomes one itself: frames contain
+// what earlier calls have left there, which has a few values in all, and a first pattern that has rare ones would make
+// every fold large. (A million that wait for one latch: 70 bytes each with the first as the only pattern, 35 with 12.)
+// A stack that is unlike all of them, while all are in use, is not folded.
 //
 // Rejected: a general compressor for this purpose. It sees 552 bytes at a time, of which it makes half; and it costs
 // several times as much as comparing words, which is fast enough to be done wherever an image falls out of use.
@@ -69,7 +72,11 @@ class image_patterns {
  private:
   static constexpr unsigned table_bits = 8;
   /// So many different stacks of one length.
-  static constexpr unsigned most_alike = 4;
+  static constexpr unsigned most_alike = 12;
+  /// Fewer where one is large: there it matters less how well it fits, and what becomes a pattern is not packed.
+  static constexpr unsigned most_for(std::size_t words) noexcept {
+    return words <= 128 ? most_alike : 4;
+  }
   /// All of them together, in words: 4 MiB.
   static constexpr std::size_t most_words = std::size_t{1} << 19;
 
@@ -78,7 +85,7 @@ class image_patterns {
     unsigned count;
   };
   candidates find(std::size_t words) noexcept;
-  image_pattern* add(pattern_words words, std::size_t count, std::uint32_t bytes) noexcept;
+  image_pattern* add(pattern_words& words, std::size_t count, std::uint32_t bytes) noexcept;
 
   spinlock lock_;
   image_pattern* table_[1U << table_bits] = {};
