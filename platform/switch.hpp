@@ -51,4 +51,8 @@ void prepare_switch(control_word_cost cost = control_word_cost::measure) noexcep
 /// When entry returns, the stack is left for good. Returns the value for `to`.
 void* make_context(void* top, entry_function entry, std::uintptr_t limit = 0) noexcept;
 
+/// Gives the caller the control words that make_context() starts with: where another entry begins in place of the one
+/// that has ended, on the same stack and without a switch.
+void reset_control_words() noexcept;
+
 }  // namespace tendril::platform

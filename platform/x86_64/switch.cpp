@@ -84,4 +84,13 @@ void* make_context(void* top, entry_function entry, std::uintptr_t limit) noexce
   return frame;
 }
 
+void reset_control_words() noexcept {
+  constexpr std::uint32_t sticky = _MM_EXCEPT_MASK;  // left alone, as by a switch
+  const std::uint32_t mxcsr = _mm_getcsr();
+  if ((mxcsr & ~sticky) != default_mxcsr) _mm_setcsr(default_mxcsr | (mxcsr & sticky));
+  std::uint16_t x87;
+  asm volatile("fnstcw %0" : "=m"(x87));
+  if (x87 != default_x87) asm volatile("fldcw %0" : : "m"(default_x87));
+}
+
 }  // namespace tendril::platform

@@ -70,23 +70,39 @@ constexpr std::size_t words_for(std::size_t live) noexcept {
 
 }  // namespace
 
-bool stack_image::capture(const std::byte* low, const std::byte* top, image_size size) noexcept {
+/// For a capture of these bytes. Null: no memory.
+stack_image::block* stack_image::allocate(std::size_t words) noexcept {
+  constexpr std::size_t most_padding = 64 - alignof(std::uint64_t);
+  void* const memory = std::malloc(sizeof(block) + most_padding + words * sizeof(std::uint64_t));
+  if (memory == nullptr) return nullptr;
+  auto* const b = ::new (memory) block;
+  b->capacity = static_cast<std::uint32_t>(words);
+  return b;
+}
+
+bool stack_image::make_block(const std::byte* low, const std::byte* top) noexcept {
+  block* const b = allocate(words_for(static_cast<std::size_t>(top - low)));
+  if (b == nullptr) return false;
+  replace(reinterpret_cast<std::uintptr_t>(b));
+  return true;
+}
+
+bool stack_image::capture_again(const std::byte* low, const std::byte* top,
+                                image_size size) noexcept {
   const auto live = static_cast<std::size_t>(top - low);
-  const std::size_t needed = words_for(live) * sizeof(std::uint64_t);
-  block* b = whole();
-  if (b == nullptr || needed > b->capacity ||
-      (size == image_size::exact ? needed != b->capacity : needed * 2 < b->capacity)) [[unlikely]] {
-    void* const memory = std::malloc(sizeof(block) + needed);
-    if (memory == nullptr) return false;
-    b = ::new (memory) block;
-    b->capacity = static_cast<std::uint32_t>(needed);
-    replace(reinterpret_cast<std::uintptr_t>(b));
-  }
+  const std::size_t words = words_for(live);
+  block* const b = whole();
+  if (b == nullptr || words > b->capacity ||
+      (size == image_size::exact ? words != b->capacity : words * 2 < b->capacity)) [[unlikely]]
+    return false;
+  b->again = 1;
+  b->pad = static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(low) -
+                                      reinterpret_cast<std::uintptr_t>(b + 1)) &
+           (63 & ~(alignof(std::uint64_t) - 1));
   b->bytes = static_cast<std::uint32_t>(live);
-  b->unlike = false;
   copy_raw(b->data(), low, live);
   if constexpr (has_shadow) {
-    std::memset(b->data() + live, 0, needed - live);
+    std::memset(b->data() + live, 0, words * sizeof(std::uint64_t) - live);
     copy_raw(b->data() + live, shadow_of(low), shadow_bytes(live));
     // Whoever comes next finds a stack without red zones.
     unpoison(low, live);
@@ -127,13 +143,10 @@ void stack_image::copy_small(std::byte* to, const image_owner& owner) const noex
 }
 
 bool stack_image::make_whole(const image_owner& owner) noexcept {
-  const std::size_t needed = folded() ? words_of_fold(small_data()) * sizeof(std::uint64_t)
-                                      : image_bytes_of_pack(small_data());
-  void* const memory = std::malloc(sizeof(block) + needed);
-  if (memory == nullptr) return false;
-  block* const b = ::new (memory) block;
+  block* const b = allocate(folded() ? words_of_fold(small_data())
+                                     : image_bytes_of_pack(small_data()) / sizeof(std::uint64_t));
+  if (b == nullptr) return false;
   b->bytes = static_cast<std::uint32_t>(bytes());
-  b->capacity = static_cast<std::uint32_t>(needed);
   copy_small(b->data(), owner);
   replace(reinterpret_cast<std::uintptr_t>(b));
   return true;

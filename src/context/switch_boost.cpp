@@ -86,4 +86,6 @@ void* make_context(void* top, entry_function entry, std::uintptr_t) noexcept {  
   return bc::make_fcontext(top, stack_size_hint, &start);
 }
 
+void reset_control_words() noexcept { std::fesetenv(FE_DFL_ENV); }
+
 }  // namespace tendril::platform

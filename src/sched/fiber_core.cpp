@@ -253,7 +253,7 @@ void trigger_stop_source(fiber_core* c) noexcept {
 }
 
 bool request_stop(fiber_core* c) noexcept {
-  const std::uint32_t before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
+  const flag::word before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
   if ((before & flag::stop_requested) != 0) return false;
   trigger_stop_source(c);
   unpark(c);
@@ -261,7 +261,7 @@ bool request_stop(fiber_core* c) noexcept {
 }
 
 std::stop_source begin_stop(fiber_core* c) noexcept {
-  const std::uint32_t before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
+  const flag::word before = c->flags.fetch_or(flag::stop_requested, std::memory_order_acq_rel);
   if ((before & flag::stop_requested) != 0) return std::stop_source{std::nostopstate};
   std::stop_source source = copy_stop_source(c);
   unpark(c);

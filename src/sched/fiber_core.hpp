@@ -59,11 +59,25 @@ class waiter {
   enum class kind : std::uint8_t { fiber, thread };
 
   park_word park;
-  std::atomic<std::uint32_t> flags{0};
+  std::atomic<std::uint16_t> flags{0};
+  std::atomic<std::uint8_t> places{0};   ///< bits of namespace spot
+  std::atomic<bool> slot_wanted{false};  ///< of tasklets, see slots.hpp: the slot, by another one
   kind what;
   std::uint8_t stack_class = 0xFF;  ///< a size class, or stack_class_default
   std::int8_t affinity = -1;        ///< a worker's index, or one of affinity_...
   std::uint8_t shields = 0;         ///< depth of uncancelable scopes; its own flow of control alone
+
+  bool is_at(std::uint8_t place) const noexcept {
+    return (places.load(std::memory_order_relaxed) & place) != 0;
+  }
+  /// Relaxed, as all that happens to a fiber before it runs is ordered by what hands it on: a park word, a queue, the
+  /// lock of its slot. Release is for visits (parked.hpp).
+  void enter(std::uint8_t place, std::memory_order order = std::memory_order_relaxed) noexcept {
+    places.store(places.load(std::memory_order_relaxed) | place, order);
+  }
+  void leave(std::uint8_t place) noexcept {
+    places.store(places.load(std::memory_order_relaxed) & ~place, std::memory_order_relaxed);
+  }
 
  protected:
   explicit waiter(kind k) noexcept : what(k) {}
@@ -79,30 +93,33 @@ inline constexpr std::int8_t affinity_thread = -2;
 /// Or the worker of one thread: it stays there, see thread_stay.hpp.
 inline constexpr std::int8_t affinity_stay = -3;
 
-/// Bits of waiter::flags.
+/// Bits of waiter::flags, which many threads change.
 namespace flag {
-inline constexpr std::uint32_t stop_requested = 1;
-inline constexpr std::uint32_t alive = 2;  ///< queued or started, not ended
-inline constexpr std::uint32_t has_context =
-    4;  ///< its waits are synchronization contexts' affair, too
-inline constexpr std::uint32_t resumed = 8;  ///< its context has run what was posted for it
-/// Of tasklets, see slots.hpp: its stack is not in its slot; its slot is wanted by another.
-inline constexpr std::uint32_t away = 16;
-inline constexpr std::uint32_t slot_wanted = 32;
+using word = std::uint16_t;
+inline constexpr word stop_requested = 1;
+inline constexpr word alive = 2;        ///< queued or started, not ended
+inline constexpr word has_context = 4;  ///< its waits are synchronization contexts' affair, too
+inline constexpr word resumed = 8;      ///< its context has run what was posted for it
 /// Of tasklets: the code that runs is not in the slot, see pinned_stack.hpp.
-inline constexpr std::uint32_t elsewhere = 128;
-inline constexpr std::uint32_t old = 64;  ///< reported in this epoch, has not run since: parked.hpp
-/// A resident of a slot that was found parked, and has not run since: slots.hpp.
-inline constexpr std::uint32_t idle = 0x20000;
-inline constexpr unsigned scheduler_shift = 8;
+inline constexpr word elsewhere = 16;
 /// It waits on an object in its own slot, see slot_contract.hpp.
-inline constexpr std::uint32_t own_place = 0x10000;
+inline constexpr word own_place = 32;
 /// It stays on its thread, see thread_stay.hpp.
-inline constexpr std::uint32_t stays = 0x40000;
-/// Its intercepted calls may be ended: tendril/cancelable_calls.hpp.
-inline constexpr std::uint32_t calls_cancelable = 0x80000;
-inline constexpr std::uint32_t scheduler_mask = 0xFF00;  ///< index in the table of schedulers
+inline constexpr word stays = 64;
+inline constexpr word old = 128;  ///< reported in this epoch, has not run since: parked.hpp
+inline constexpr unsigned scheduler_shift = 8;
+inline constexpr word scheduler_mask = 0xFF00;  ///< index in the table of schedulers
 }  // namespace flag
+
+/// Bits of waiter::places: what is to be done before it runs again. Whoever has the fiber changes them by a load and a
+/// store, with no locked instruction: it runs, or is about to, or is held (park_word.hpp), and is his alone. (flag::old
+/// is no such bit: who stops threads to look at fibers sets it, and the monitor, which is not stopped, may hold one.)
+namespace spot {
+inline constexpr std::uint8_t away = 1;     ///< its stack is not in its slot: slots.hpp
+inline constexpr std::uint8_t guarded = 2;  ///< it is, with canaries below: slot_guard.hpp
+/// It was found parked in its slot, and has not run since: slots.hpp.
+inline constexpr std::uint8_t idle = 4;
+}  // namespace spot
 
 struct wait_timer : timer_node {
   waiter* who = nullptr;

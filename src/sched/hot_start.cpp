@@ -9,6 +9,7 @@
 #include "sched/parked.hpp"
 #include "sched/registry.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/slot_guard.hpp"
 #include "sched/stopped_threads.hpp"
 #include "sched/thread_words.hpp"
 #include "sched/worker.hpp"
@@ -32,17 +33,25 @@ constexpr unsigned most_shells = 64;
 
 // ---- Shells ----------------------------------------------------------------------------------
 
-void release_stack(worker_thread& t, worker* w, stack_slice slice, stack_choice what) noexcept {
-  if (w != nullptr) {
-    w->release_stack(slice, what);
-  } else if (!is_tasklet(what)) {
-    t.owner.give_stack(slice, what);
-  } else {
-    t.owner.use_slots_outside([&](slot_table& slots, slot_cache& cache, made_runnable& others) {
-      slots.retire(*slots.find(slice.low), cache, others);
+/// Of a fiber that was none, or has ended. The frame is on the stack, or is destroyed as well.
+void release_stack(worker_thread& t, worker* w, fiber_frame* frame, stack_choice what) noexcept {
+  if (is_tasklet(what)) {
+    auto* const f = static_cast<tasklet_frame*>(frame);
+    if (w != nullptr) {
+      w->release_slot(*f);
+      return;
+    }
+    t.owner.use_slots_outside([f](slot_table& slots, slot_cache& cache, made_runnable& others) {
+      slots.retire(*f, cache, others);
       return true;
     });
+    t.tasklet_frames.destroy(f);
+    return;
   }
+  const stack_slice slice = frame->slice;
+  static_cast<own_frame*>(frame)->~own_frame();
+  if (w != nullptr) w->release_stack(slice, what);
+  else t.owner.give_stack(slice, what);
 }
 
 /// Calls f(slots, cache, made_runnable&) as w, the worker that the caller is inside of, or as an outsider.
@@ -83,6 +92,8 @@ fiber_core* make_shell(worker_thread& t, stack_choice what) {
   fiber_core* const c = t.cores.get();
   c->done.reset(detached_marker());
   c->id.store(0, std::memory_order_relaxed);
+  c->places.store(0, std::memory_order_relaxed);
+  c->slot_wanted.store(false, std::memory_order_relaxed);
   if (is_tasklet(what) && give_slot(t, w, c, what)) return c;
   const stack_slice slice = w != nullptr ? w->acquire_stack(what) : t.owner.take_stack(what);
   if (!slice) {
@@ -126,12 +137,9 @@ fiber_core* take_shell(worker_thread& t, stack_choice what) {
 /// Inside the hold, if the thread has a worker.
 void destroy_shell(worker_thread& t, worker* w, fiber_core* c) noexcept {
   fiber_frame* const frame = c->the_frame();
-  const stack_slice slice = frame->slice;
   c->frame.store(nullptr, std::memory_order_relaxed);
   c->host = nullptr;  // of its last call; for who looks whom a fiber is hosted by
-  if (is_tasklet(c->stack_class)) t.tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
-  else static_cast<own_frame*>(frame)->~own_frame();
-  release_stack(t, w, slice, c->stack_class);
+  release_stack(t, w, frame, c->stack_class);
   free_shell_core(c, t);
 }
 
@@ -238,12 +246,14 @@ void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
   }
   const bool slotted = is_tasklet(c->stack_class);
   slot* const home = slotted ? tasklet_frame_of(*c).home : nullptr;
-  if (slotted) tasklet_frame_of(*c).kind = kind_of(body.ops);
-  if (slotted)
+  if (slotted) {
+    tasklet_frame_of(*c).kind = kind_of(body.ops);
+    guard_slot(*c, slot_low(*c));
     use_slots(t, w, [c](slot_table& slots, slot_cache& cache, made_runnable& others) {
       slots.leave(*c, cache, others);
       return true;
     });
+  }
   if (how == hot_departure::park && c->park.commit_park()) {
     if (slotted && is_wanted(c))
       use_slots(t, w, [home](slot_table& slots, slot_cache& cache, made_runnable& others) {

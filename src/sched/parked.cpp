@@ -32,7 +32,7 @@ enum class state : std::uint8_t {
   started
 };
 
-state state_of(const fiber_core& c, const fiber_frame* frame, std::uint32_t flags) noexcept {
+state state_of(const fiber_core& c, const fiber_frame* frame, flag::word flags) noexcept {
   if (frame == nullptr) return c.ops != nullptr ? state::unstarted : state::nothing;
   return (flags & flag::alive) != 0 ? state::started : state::nothing;
 }
@@ -73,7 +73,7 @@ void visit_image(const tasklet_frame& frame, range_visitor visit) {
 }
 
 /// What a fiber that does not run has of its stack in use. False: its frame is not in that range.
-bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t flags,
+bool visit_stack(const fiber_core& c, const fiber_frame& frame, flag::word flags,
                  range_visitor visit) {
   // It may be running, and its departure being saved.
   const auto* const sp = static_cast<const std::byte*>(
@@ -99,7 +99,8 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
     if (sp >= frame.slice.low && sp < frame.slice.high) visit(sp, frame.slice.high);
     low = pinned_header_of(c).anchor;
   }
-  if ((flags & flag::away) == 0) {
+  // Acquire: with the image, which the monitor may just have made.
+  if ((c.places.load(std::memory_order_acquire) & spot::away) == 0) {
     const stack_slice& slot = tasklet.home->slice;
     if (low >= slot.low && low < slot.high) visit(low, slot.high);
   } else if (tasklet.started) {
@@ -108,7 +109,7 @@ bool visit_stack(const fiber_core& c, const fiber_frame& frame, std::uint32_t fl
   return false;  // the frame lies elsewhere
 }
 
-void visit_started(const fiber_core& c, const fiber_frame& frame, std::uint32_t flags,
+void visit_started(const fiber_core& c, const fiber_frame& frame, flag::word flags,
                    range_visitor visit) {
   if (!visit_stack(c, frame, flags, visit)) {
     visit(&frame, &frame + 1);
@@ -133,7 +134,7 @@ class walk {
 
   /// One core. Tells what became of its mark.
   bool look_at(fiber_core& c, bool marked, bool age) {
-    const std::uint32_t flags = c.flags.load(std::memory_order_acquire);
+    const flag::word flags = c.flags.load(std::memory_order_acquire);
     const fiber_frame* const frame = c.frame.load(std::memory_order_acquire);
     const state what = state_of(c, frame, flags);
     if (what == state::nothing) return false;
@@ -191,7 +192,7 @@ class walk {
     return scheduler_at(index) != nullptr && (scope_ == all || scope_ == index);
   }
   /// A core that is being made does not tell whose it will be.
-  bool in_scope(std::uint32_t flags) const noexcept {
+  bool in_scope(flag::word flags) const noexcept {
     return scope_ == all || (flags & flag::alive) == 0 ||
            (flags & flag::scheduler_mask) >> flag::scheduler_shift == scope_;
   }
@@ -205,9 +206,9 @@ class walk {
 __attribute__((noinline)) void note_new_slow(fiber_core* c) noexcept { mark_core(c); }
 
 __attribute__((noinline)) void note_run_slow(fiber_core* c) noexcept {
-  if ((c->flags.load(std::memory_order_relaxed) & flag::old) != 0) mark_core(c);
+  mark_core(c);
   std::atomic_signal_fence(std::memory_order_release);  // in this order, see the header
-  c->flags.fetch_and(~(flag::old | flag::idle), std::memory_order_relaxed);
+  c->flags.fetch_and(~flag::old, std::memory_order_relaxed);
 }
 
 void forget_epoch(unsigned table_index) noexcept {

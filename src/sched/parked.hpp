@@ -13,7 +13,7 @@
 //   ops               the callable is in the core, or being made there, or on the heap: report it
 //   frame, alive      report what the saved stack pointer says, if that lies in the fiber's stack at all. While it
 //                     runs, the pointer is of its last departure, and segments that were left since may be unmapped.
-//                     A tasklet with flag::away is its image: the flag is set once that is complete, and cleared
+//                     A tasklet with spot::away is its image: the bit is set once that is complete, and cleared
 //                     once the slot is
 //   else              a free core, one that has ended, or the shell of a call (hot_start.hpp)
 //
@@ -52,7 +52,8 @@ inline void note_new(fiber_core* c) noexcept {
 }
 /// c is about to run.
 inline void note_run(fiber_core* c) noexcept {
-  if ((c->flags.load(std::memory_order_relaxed) & (flag::old | flag::idle)) != 0) [[unlikely]]
+  if (c->is_at(spot::idle)) c->leave(spot::idle);
+  if ((c->flags.load(std::memory_order_relaxed) & flag::old) != 0) [[unlikely]]
     note_run_slow(c);
 }
 

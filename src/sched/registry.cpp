@@ -26,7 +26,7 @@ std::atomic<scheduler*> latest{nullptr};
 std::uint64_t last_serial = 0;
 
 bool belongs_to(const fiber_core& c, const scheduler& s) noexcept {
-  const std::uint32_t flags = c.flags.load(std::memory_order_acquire);
+  const flag::word flags = c.flags.load(std::memory_order_acquire);
   return (flags & flag::alive) != 0 &&
          (flags & flag::scheduler_mask) >> flag::scheduler_shift == s.table_index();
 }
@@ -85,7 +85,7 @@ void stop_all_fibers(scheduler& s) noexcept {
   for_each_core(
       [](fiber_core& c, void* argument) {
         auto& owner = *static_cast<scheduler*>(argument);
-        std::uint32_t flags = c.flags.load(std::memory_order_acquire);
+        flag::word flags = c.flags.load(std::memory_order_acquire);
         do {
           // A core that is recycled under our eyes fails the comparison, or is a fiber of s again.
           if ((flags & flag::alive) == 0 || (flags & flag::stop_requested) != 0 ||

@@ -194,9 +194,9 @@ void scheduler::start(fiber_core* c, worker* w) {
   if (c->affinity >= 0) check_affinity(c->affinity);
   const bool inside = w != nullptr && &w->owner() == this;
   c->id.store(inside ? w->take_id() : take_fiber_ids(1), std::memory_order_relaxed);
-  c->flags.store(flag::alive | (is_tasklet(c->stack_class) ? flag::away : 0) |
-                     (table_index_ << flag::scheduler_shift),
-                 std::memory_order_release);
+  c->places.store(is_tasklet(c->stack_class) ? spot::away : 0, std::memory_order_relaxed);
+  c->slot_wanted.store(false, std::memory_order_relaxed);
+  c->flags.store(flag::alive | (table_index_ << flag::scheduler_shift), std::memory_order_release);
   if (inside) {
     w->counters().spawned.add();
     if (c->affinity >= 0 && static_cast<unsigned>(c->affinity) != w->index())

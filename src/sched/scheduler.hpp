@@ -99,9 +99,7 @@ class scheduler {
     return (start_flags_.load(std::memory_order_seq_cst) & flag::stop_requested) != 0;
   }
   /// What a fiber that starts now has in waiter::flags.
-  std::uint32_t start_flags() const noexcept {
-    return start_flags_.load(std::memory_order_relaxed);
-  }
+  flag::word start_flags() const noexcept { return start_flags_.load(std::memory_order_relaxed); }
   std::uint64_t serial() const noexcept { return serial_; }
   guest_list& guests() noexcept { return guests_; }
   /// \throws std::system_error  errc::invalid_option
@@ -166,7 +164,7 @@ class scheduler {
   stack_choice default_stack_class_ = 0;
   unsigned table_index_ = 0;
   std::uint64_t serial_ = 0;
-  std::atomic<std::uint32_t> start_flags_{0};
+  std::atomic<flag::word> start_flags_{0};
   stack_source stack_source_;
   small_segment_source segment_source_;
   slot_table slots_;

@@ -8,6 +8,7 @@
 #include "sched/pinned_stack.hpp"
 #include "sched/registry.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/slot_guard.hpp"
 #include "sched/slots.hpp"
 #include "sched/worker_thread.hpp"
 
@@ -72,7 +73,7 @@ struct owner_search {
 
   void look_at(const fiber_core& c) noexcept {
     if (!lives_in(c, where)) return;
-    if ((c.flags.load(std::memory_order_relaxed) & flag::away) == 0) {
+    if (!c.is_at(spot::away)) {
       if (where.resident.load(std::memory_order_relaxed) == &c) resident = &c;
       return;
     }
@@ -185,6 +186,19 @@ void report_written(const slot& s, const std::byte* at) noexcept {
   std::fprintf(stderr, "tendril: somebody has written to %p, which is on ",
                static_cast<const void*>(at));
   print_owner(s, at);
+  end();
+}
+
+void report_below(const fiber_core& c) noexcept {
+  const std::byte* const low = slot_low(c);
+  const slot& s = *tasklet_frame_of(c).home;
+  std::fprintf(stderr,
+               "tendril: somebody has written to [%p, %p), just below the stack of %s in [%p, %p), "
+               "while it waited: there were variables of functions that have returned, of this "
+               "tasklet or of another one of the same slot",
+               static_cast<const void*>(low - slot_guard_bytes), static_cast<const void*>(low),
+               text_of(&c).text, static_cast<const void*>(s.slice.low),
+               static_cast<const void*>(s.slice.high));
   end();
 }
 

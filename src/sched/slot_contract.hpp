@@ -10,6 +10,8 @@
 //    may end it. So it is marked (flag::own_place), and the waker finds the mark, in a word that it reads anyway.
 // And where the bytes are moved:
 //  - in strict mode, what was spoiled is no more: somebody has written to an empty slot;
+//  - just below the stack of one that waits in its slot, somebody has written (slot_guard.hpp), as is also seen when it
+//    runs again;
 //  - an image, or the slot it goes to, is not the one it was.
 // Under AddressSanitizer a strict slot is poisoned, and its report of who touches it gets the names of the fibers.
 //
@@ -74,6 +76,9 @@ void check_wake(const fiber_core& c) noexcept;
 
 /// In strict mode: [at, at + 1) of an empty slot was written to.
 [[noreturn]] void report_written(const slot& s, const std::byte* at) noexcept;
+
+/// c, which waited in its slot, has no intact canaries below its stack (slot_guard.hpp).
+[[noreturn]] void report_below(const fiber_core& c) noexcept;
 
 /// What was captured of c is damaged, or its slot is in a state that cannot be.
 [[noreturn]] void report_damaged(const fiber_core& c, const char* what) noexcept;

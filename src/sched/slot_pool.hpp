@@ -11,7 +11,7 @@
 //   4. the best of those: with few bound to it; empty, or its resident idle, rather than just parked, rather than about
 //      to run.
 //
-// In use is a slot that has a resident without flag::idle. A tasklet has that flag from its start, until it comes back
+// In use is a slot that has a resident without spot::idle. A tasklet has that mark from its start, until it comes back
 // for the first time, and when the monitor has not seen it run since its last look (slots.cpp). So timers and idle
 // connections make room before those that take part, a crowd that only waits makes no more slots, however large it is,
 // and a hot set gets as many as it has members, as far as they come one after the other. The memory of slots that are

@@ -3,7 +3,7 @@
 // What the monitor does to slots: it finds out who is idle, and makes small what has been idle for long.
 //
 // In rounds over all slots, a few a second. Time is a coarse clock that it sets. That a resident has not run since the
-// last look is known by a mark that is cleared when it is picked (flag::idle, beside flag::away), so that nothing is
+// last look is known by a mark that is cleared when it is picked (spot::idle, beside spot::away), so that nothing is
 // paid by who is not idle. The mark is made while the resident is held, as everything else that is done to it.
 //
 //     resident --- idle for evict_after ---> image, of exact size --- in the next round ---> folded
@@ -47,7 +47,7 @@ bool slot_table::tend_stack(slot& s, std::uint32_t now, slot_cache& mine,
       s.seen = sight::busy;
       return false;
     }
-    r->flags.fetch_or(flag::idle, std::memory_order_relaxed);
+    r->enter(spot::idle);
     if (r->park.release_hold()) out.first = r;
     s.seen = sight::resident_idle;
     s.idle_since = now;
@@ -69,25 +69,25 @@ bool slot_table::tend_stack(slot& s, std::uint32_t now, slot_cache& mine,
 }
 
 std::size_t slot_table::tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept {
-  if (const stack_image::block* const b = s.images.oldest;
-      b != nullptr && evict_after_ != slot_options::never) {
-    if (now - b->since >= evict_after_) {
+  if (s.images.oldest != nullptr && evict_after_ != slot_options::never) {
+    const stack_image::block* const b = next_unused(s.images, true);
+    if (b != nullptr && now - b->since >= evict_after_) {
       const std::size_t bytes = b->bytes;
       fold_oldest(s, mine);
       // They do not take turns any more.
       s.images.limit -= std::min(bytes, s.images.limit - image_queue::least);
       return bytes;
     }
-    aging_ = true;
+    if (s.images.oldest != nullptr) aging_ = true;
   }
-  if (const stack_image::block* const b = s.unlike.oldest;
-      b != nullptr && pack_after_ != slot_options::never) {
-    if (now - b->since >= pack_after_) {
+  if (s.unlike.oldest != nullptr && pack_after_ != slot_options::never) {
+    const stack_image::block* const b = next_unused(s.unlike, true);
+    if (b != nullptr && now - b->since >= pack_after_) {
       const std::size_t bytes = b->bytes;
       pack_oldest(s, mine);
       return bytes;
     }
-    aging_ = true;
+    if (s.unlike.oldest != nullptr) aging_ = true;
   }
   return 0;
 }

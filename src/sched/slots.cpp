@@ -5,6 +5,7 @@
 #include "base/sanitizer.hpp"
 #include "sched/pinned_stack.hpp"
 #include "sched/slot_contract.hpp"
+#include "sched/slot_guard.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -17,6 +18,9 @@ namespace {
 
 /// Of all slots together, images of at most about so many bytes that are in use now and then are not folded.
 constexpr std::size_t whole_bytes = std::size_t{256} << 20;
+
+/// In strict mode: so much of what is free below a stack is spoiled, too. It was used by functions that have returned.
+constexpr std::size_t spoiled_below = 1024;
 
 [[noreturn]] void no_memory_for(const fiber_core& c, std::size_t bytes) noexcept {
   std::fprintf(stderr,
@@ -59,9 +63,9 @@ std::unique_lock<spinlock> slot_table::bind(tasklet_frame& f, slot_cache& mine) 
 /// True: r, the resident, is parked and held.
 bool slot_table::hold_resident(slot& s, fiber_core& r, made_runnable& out) noexcept {
   if (!r.park.try_hold()) return false;
-  if (is_tasklet(r.stack_class) && r.affinity != affinity_thread &&
-      (r.flags.load(std::memory_order_relaxed) & flag::away) == 0 && r.the_frame() != nullptr &&
-      tasklet_frame_of(r).home == &s && !tasklet_frame_of(r).stays) [[likely]]
+  if (is_tasklet(r.stack_class) && r.affinity != affinity_thread && !r.is_at(spot::away) &&
+      r.the_frame() != nullptr && tasklet_frame_of(r).home == &s && !tasklet_frame_of(r).stays)
+      [[likely]]
     return true;
   // Another fiber in the core of one that has ended here (invariant 3); or one whose thread is blocked on its stack;
   // or others use that (stack_hold.hpp).
@@ -76,25 +80,28 @@ void slot_table::move_out(slot& s, fiber_core& r, slot_cache& mine, image_size s
   TENDRIL_ASSERT(low > s.slice.low && low < top, "a resident stands in its slot");
   if (f.generation != s.generation) [[unlikely]]
     report_damaged(r, "its slot has had another resident since; memory of the runtime is damaged");
-  if (!f.image.capture(low, top, size)) no_memory_for(r, static_cast<std::size_t>(top - low));
+  if (r.is_at(spot::guarded)) check_slot_guard(r);
+  if (!f.image.capture_again(low, top, size)) [[unlikely]] {
+    dequeue(s, f);
+    if (!f.image.capture(low, top, size)) no_memory_for(r, static_cast<std::size_t>(top - low));
+  }
   if (static_cast<std::size_t>(top - low) >= deep_bytes) [[unlikely]]
     note_deep(f.kind);
-  if ((r.flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0)
-    r.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+  r.slot_wanted.store(false, std::memory_order_relaxed);
   // Release: who visits images while the monitor moves residents out (parked.hpp) finds this one's bytes.
-  r.flags.fetch_or(flag::away, std::memory_order_release);
+  r.enter(spot::away, std::memory_order_release);
   s.resident.store(nullptr, std::memory_order_relaxed);
   mine.captures.add();
   mine.bytes_copied.add(static_cast<std::size_t>(top - low));
   stack_image::block& b = *f.image.whole();
-  b.owner = &f;
   b.since = clock_.load(std::memory_order_relaxed);
-  s.images.push(b);
-  // Twice, so that it ends where several small ones are followed by large ones.
-  for (int turn = 0; turn != 2 && s.images.bytes > s.images.limit; ++turn) fold_oldest(s, mine);
+  if (b.owner == nullptr) [[unlikely]]
+    enqueue(s, f, mine);
   if (strict_) {
-    spoil_stack(low, top);
-    s.spoiled = low;
+    std::byte* const from =
+        low - std::min(spoiled_below, static_cast<std::size_t>(low - s.slice.low));
+    spoil_stack(from, top);
+    s.spoiled = from;
   }
 }
 
@@ -116,6 +123,43 @@ void slot_table::settle(slot& s, fiber_core& c) noexcept {
   s.resident.store(&c, std::memory_order_relaxed);
 }
 
+/// The image of f, just captured.
+__attribute__((noinline)) void slot_table::enqueue(slot& s, tasklet_frame& f,
+                                                   slot_cache& mine) noexcept {
+  stack_image::block& b = *f.image.whole();
+  b.owner = &f;
+  b.again = 0;
+  b.unlike = 0;
+  s.images.push(b);
+  // Twice, so that it ends where several small ones are followed by large ones.
+  for (int turn = 0; turn != 2 && s.images.bytes > s.images.limit; ++turn)
+    if (next_unused(s.images, false) != nullptr) fold_oldest(s, mine);
+}
+
+/// The block of f is about to be freed, or is in no use.
+__attribute__((noinline)) void slot_table::dequeue(slot& s, tasklet_frame& f) noexcept {
+  stack_image::block* const b = f.image.whole();
+  if (b == nullptr || b->owner == nullptr) return;
+  (b->unlike != 0 ? s.unlike : s.images).remove(*b);
+  b->owner = nullptr;
+}
+
+/// Brings an image to the old end of the queue that has not been used since it came into it, or to its other end. Null:
+/// there was none among a few, and others are to be looked at another time. Blocks whose bytes are in the slot are no images
+/// now: they go to the other end, too, or, to `drop` them, out of the queue until they are.
+stack_image::block* slot_table::next_unused(image_queue& q, bool drop) noexcept {
+  for (int looks = 0; looks != 4 && q.oldest != nullptr; ++looks) {
+    stack_image::block& b = *q.oldest;
+    const bool away = static_cast<tasklet_frame*>(b.owner)->core->is_at(spot::away);
+    if (away && b.again == 0) return &b;
+    q.remove(b);
+    b.again = 0;
+    if (away || !drop) q.push(b);
+    else b.owner = nullptr;
+  }
+  return nullptr;
+}
+
 /// False: it is like no other and stays whole.
 bool slot_table::fold_oldest(slot& s, slot_cache& mine) noexcept {
   stack_image::block& b = *s.images.oldest;
@@ -123,7 +167,7 @@ bool slot_table::fold_oldest(slot& s, slot_cache& mine) noexcept {
   tasklet_frame& f = *static_cast<tasklet_frame*>(b.owner);
   const std::size_t before = f.image.bytes();
   if (!f.image.fold(patterns_, image_owner_of(f))) {
-    b.unlike = true;
+    b.unlike = 1;
     s.unlike.push(b);
     return false;
   }
@@ -146,12 +190,6 @@ void slot_table::pack_oldest(slot& s, slot_cache& mine) noexcept {
   mine.pack_output.add(f.image.small_bytes());
 }
 
-/// A whole image is to change: it is in no list.
-void slot_table::forget(slot& s, const stack_image::block& b) noexcept {
-  if (b.owner == nullptr) return;
-  (b.unlike ? s.unlike : s.images).remove(b);
-}
-
 void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
   settle(s, c);
@@ -161,8 +199,6 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
       s.images.learn(f.image.bytes(), most_whole_);
     } else if (f.image.packed()) {
       mine.unpacks.add();
-    } else {
-      forget(s, *f.image.whole());
     }
     mine.restores.add();
     mine.bytes_copied.add(f.image.restore(s.slice.high, image_owner_of(f)));
@@ -170,12 +206,11 @@ void slot_table::put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept {
     unpoison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));
     c.ctx.make(s.slice.low, s.slice.high, entry_);
     f.started = true;
-    c.flags.fetch_or(flag::idle, std::memory_order_relaxed);  // until it comes back: slot_pool.hpp
+    c.enter(spot::idle);  // until it comes back: slot_pool.hpp
   }
-  if (strict_ || s.waiting_first != nullptr)
-    c.flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
+  if (strict_ || s.waiting_first != nullptr) c.slot_wanted.store(true, std::memory_order_relaxed);
   std::atomic_signal_fence(std::memory_order_release);
-  c.flags.fetch_and(~flag::away, std::memory_order_relaxed);
+  c.leave(spot::away);
   std::atomic_signal_fence(std::memory_order_release);
   if (f.image.is_small()) f.image.drop();  // after that: see stack_image::replace()
 }
@@ -201,7 +236,7 @@ slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
     bool held = hold_resident(s, *r, out);
     if (!held) {
       // The wish first, then the hold: see the head. Harmless if r has ended.
-      r->flags.fetch_or(flag::slot_wanted, std::memory_order_relaxed);
+      r->slot_wanted.store(true, std::memory_order_relaxed);
       held = hold_resident(s, *r, out);
     }
     if (!held) {
@@ -255,7 +290,7 @@ void slot_table::leave(fiber_core& c, slot_cache& mine, made_runnable& out) noex
   if (tasklet_frame_of(c).stays) return;  // it leaves at a later departure, for it stays wanted
   fiber_core* const next = next_waiting(s);
   if (next == nullptr && !strict_) {
-    c.flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+    c.slot_wanted.store(false, std::memory_order_relaxed);
     return;
   }
   move_out(s, c, mine);
@@ -275,11 +310,30 @@ void slot_table::leave_parked(slot& s, slot_cache& mine, made_runnable& out) noe
   out.first = next;
 }
 
-void slot_table::retire(slot& s, slot_cache& mine, made_runnable& out) noexcept {
+bool slot_table::succeed(tasklet_frame& f, fiber_core& c) noexcept {
+  slot& s = *f.home;
+  TENDRIL_CHECK(pool_.arena().guard_intact(s.slice), "a tasklet has run over the end of its slot");
+  const std::lock_guard hold(s.lock);
+  if (strict_ || s.waiting_first != nullptr) return false;
+  pool_.end_exclusive(s);
+  if (f.image.whole() != nullptr) dequeue(s, f);
+  tasklet_frame& successor = tasklet_frame_of(c);
+  successor.home = &s;
+  successor.slice = s.slice;
+  successor.started = true;
+  settle(s, c);
+  c.enter(spot::idle);  // as in put_in()
+  c.leave(spot::away);
+  return true;
+}
+
+void slot_table::retire(tasklet_frame& f, slot_cache& mine, made_runnable& out) noexcept {
+  slot& s = *f.home;
   TENDRIL_CHECK(pool_.arena().guard_intact(s.slice), "a tasklet has run over the end of its slot");
   const std::lock_guard hold(s.lock);
   s.resident.store(nullptr, std::memory_order_relaxed);
   pool_.end_exclusive(s);
+  if (f.image.whole() != nullptr) dequeue(s, f);
   const std::uint32_t left = s.bound.load(std::memory_order_relaxed) - 1;
   s.bound.store(left, std::memory_order_relaxed);
   if (strict_) poison(s.slice.low, static_cast<std::size_t>(s.slice.high - s.slice.low));

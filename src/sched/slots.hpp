@@ -14,15 +14,17 @@
 // Who may copy whom. There is no word that owns the slot, because the switch to a resident fiber would have to take
 // and give it. A resident that is parked is *held* through its park word (park_word.hpp): until the copy is done
 // nobody schedules it. One that runs or is queued cannot be held; who needs its slot queues itself in the slot and
-// leaves the wish in the resident's flags (flag::slot_wanted), where its next departure finds it. The departure is
-// committed first and the flag looked at second, the wish is written first and the hold tried second: one of the two
-// sees the other. So residents pay a test of flags when they are picked (flag::away) and when they depart, in a line
-// that the switch uses anyway.
+// leaves the wish in the resident's core (slot_wanted), where its next departure finds it. The departure is
+// committed first and the wish looked at second, the wish is written first and the hold tried second, whose
+// read-modify-write of the park word is before or after the commit's: one of the two sees the other, and the wish
+// itself is a plain store. So residents pay a test when they are picked (spot::away) and when they depart, in a line
+// that the switch uses anyway, and a miss has no locked instructions but the slot's lock and the hold.
 //
 // Invariants
-//  1. `resident`, the waiting list, and the flags away and slot_wanted of fibers bound here change under the slot's
-//     lock only; `away` also by who alone knows of a fiber (its spawner).
-//  2. A fiber with flag::away does not run: who picks it calls enter() first. Its context and its bytes are changed
+//  1. `resident`, the waiting list, and of fibers bound here spot::away and slot_wanted change under the slot's lock
+//     only; both also by who alone knows of a fiber (its spawner). A wish may go to the core of a fiber that has ended
+//     here, and be somebody else's: whoever finds one that nobody has drops it.
+//  2. A fiber at spot::away does not run: who picks it calls enter() first. Its context and its bytes are changed
 //     by enter() and leave(), while it is held or the caller's.
 //  3. A resident that ended is recognized: its core may be somebody else's and parked by then, so a hold counts
 //     only if the fiber held is bound here and not away. Between its end and retire() its slot has no other.
@@ -39,8 +41,11 @@
 // Images that nobody wanted while others of the same slot were made are folded (stack_image.hpp): the slot keeps those
 // that are whole in the order in which they were made, and of how many bytes it learns: at first of two kilobytes, and
 // each time that a folded one is wanted again of one image more. So those that take turns are copied as they are, and
-// crowds that wait take little memory, without a thread that looks for them. Rejected: so many images, whatever they
-// have; ten thousand stacks of seven kilobytes took 20 MB more before they were known to be a crowd.
+// crowds that wait take little memory, without a thread that looks for them. A block stays in the queue when its bytes
+// are back in the slot, and when it is used again, which it notes; the queue is looked at when it grows, and who has
+// noted that or is in the slot then goes to its other end. So turns that need no more blocks do not touch it. Rejected:
+// so many images, whatever they have; ten thousand stacks of seven kilobytes took 20 MB more before they were known to be
+// a crowd.
 //
 // What has been idle for long is looked for by the monitor, a portion at a time (slot_tending.cpp): residents are moved
 // out, the memory of slots that are empty is given back, and images are folded, or, if they are like no other, packed.
@@ -72,13 +77,14 @@
 
 namespace tendril::detail {
 
-/// The whole images of those bound to one slot, by age; under its lock.
+/// The blocks of whole images of those bound to one slot, a clock; under its lock. Their owners are in it: a block is
+/// taken out before it is freed.
 struct image_queue {
   static constexpr std::size_t least = 2048;
 
   stack_image::block* oldest = nullptr;
   stack_image::block* newest = nullptr;
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;      ///< of the blocks, which is about what their stacks have
   std::size_t limit = least;  ///< how many bytes are worth keeping whole, as far as is known
 
   void push(stack_image::block& b) noexcept {
@@ -86,16 +92,16 @@ struct image_queue {
     b.older = newest;
     (newest != nullptr ? newest->newer : oldest) = &b;
     newest = &b;
-    bytes += b.bytes;
+    bytes += b.capacity_bytes();
   }
   void remove(const stack_image::block& b) noexcept {
     (b.newer != nullptr ? b.newer->older : newest) = b.older;
     (b.older != nullptr ? b.older->newer : oldest) = b.newer;
-    bytes -= b.bytes;
+    bytes -= b.capacity_bytes();
   }
   /// One of that size was not kept and is wanted: it would be there, were there room for one more of those that came later.
   void learn(std::size_t wanted, std::size_t most) noexcept {
-    const std::size_t later = newest != nullptr ? newest->bytes : 0;
+    const std::size_t later = newest != nullptr ? newest->capacity_bytes() : 0;
     limit = std::min(limit + std::max(wanted, later), most);
   }
 };
@@ -120,7 +126,7 @@ struct alignas(cacheline_bytes) slot {
   /// What tend() has seen of it: unchanged since idle_since.
   enum class sight : std::uint8_t {
     busy,           ///< nothing, or something has changed
-    resident_idle,  ///< its resident has flag::idle
+    resident_idle,  ///< its resident is at spot::idle
     empty,
     bare  ///< empty, and its memory was given back
   } seen = sight::busy;
@@ -185,9 +191,7 @@ struct slot_cache : free_slots {
 };
 
 /// Whether c, a resident, has not come back since it started, or since the monitor's last look but one.
-inline bool looks_idle(const fiber_core& c) noexcept {
-  return (c.flags.load(std::memory_order_relaxed) & flag::idle) != 0;
-}
+inline bool looks_idle(const fiber_core& c) noexcept { return c.is_at(spot::idle); }
 
 /// From so many live bytes on a copy costs more than a stack of its own.
 inline constexpr std::size_t deep_bytes = std::size_t{64} << 10;
@@ -246,12 +250,12 @@ class slot_table {
   /// Binds c, which has a frame and starts by a call (hot_start.hpp), to a slot that it can use at once, exclusively
   /// if it may. False: there is none.
   bool enter_now(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
-  /// c is the caller's, resident and not running, and has flag::slot_wanted: makes room if somebody waits.
+  /// c is the caller's, resident and not running, and is wanted: makes room if somebody waits.
   void leave(fiber_core& c, slot_cache& mine, made_runnable& out) noexcept;
   /// The same when the departure of s's resident has been committed: whoever that is by now, if it is parked.
   void leave_parked(slot& s, slot_cache& mine, made_runnable& out) noexcept;
-  /// The resident of s has ended, and nobody stands on its stack.
-  void retire(slot& s, slot_cache& mine, made_runnable& out) noexcept;
+  /// The resident, whose frame f is, has ended, and nobody stands on its stack. f is the caller's to destroy then.
+  void retire(tasklet_frame& f, slot_cache& mine, made_runnable& out) noexcept;
 
   /// Null: the address is in no slot.
   slot* find(const void* address) noexcept { return pool_.find(address); }
@@ -265,6 +269,10 @@ class slot_table {
   bool any_deep() const noexcept { return any_deep_.load(std::memory_order_relaxed); }
 
   std::size_t patterns() const noexcept { return patterns_.size(); }
+
+  /// The resident has ended, whose frame f is, and the caller still stands on its stack. True: c, which has a frame and
+  /// starts, is the resident now. False: the slot is wanted, or in strict mode; nothing has changed.
+  bool succeed(tasklet_frame& f, fiber_core& c) noexcept;
 
   // One thread, with a cache of its own: the monitor.
   /// now: milliseconds from anywhere. Looks at the next slot if a look is due, and queues by `queue` whom that has
@@ -287,9 +295,11 @@ class slot_table {
                 image_size size = image_size::roomy) noexcept;
   void put_in(slot& s, fiber_core& c, slot_cache& mine) noexcept;
   fiber_core* next_waiting(slot& s) noexcept;
+  void enqueue(slot& s, tasklet_frame& f, slot_cache& mine) noexcept;
+  static void dequeue(slot& s, tasklet_frame& f) noexcept;
+  static stack_image::block* next_unused(image_queue& q, bool drop) noexcept;
   bool fold_oldest(slot& s, slot_cache& mine) noexcept;
   void pack_oldest(slot& s, slot_cache& mine) noexcept;
-  static void forget(slot& s, const stack_image::block& b) noexcept;
   bool tend_stack(slot& s, std::uint32_t now, slot_cache& mine, made_runnable& out) noexcept;
   std::size_t tend_image(slot& s, std::uint32_t now, slot_cache& mine) noexcept;
 

@@ -27,7 +27,7 @@ class stack_hold {
     place_ = &tasklet_frame_of(*c).stays;
     before_ = std::exchange(*place_, true);
   }
-  /// Who wants the slot gets it at the tasklet's next departure, for which flag::slot_wanted has been left.
+  /// Who wants the slot gets it at the tasklet's next departure, for which slot_wanted has been left.
   ~stack_hold() {
     if (place_ != nullptr) *place_ = before_;
   }

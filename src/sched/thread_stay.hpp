@@ -34,7 +34,7 @@
 // pinned: they have no worker to go on with others.
 //
 // What a fiber that does not stay pays: nothing. The marks are a value of waiter::affinity, which wake-ups look at
-// anyway, and a bit beside flag::slot_wanted, which departures look at.
+// anyway, and flag::stays, which departures look at beside slot_wanted.
 //
 // Rejected: running them without a worker when the thread is free (they could not wait for events before they had
 // one, and a runtime of one worker would run two fibers at a time for as long as they like); a list of threads with a

@@ -5,6 +5,7 @@
 #include "sched/parked.hpp"
 #include "sched/pinned_stack.hpp"
 #include "sched/scheduler.hpp"
+#include "sched/slot_guard.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -153,6 +154,18 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
     flow_state::clear(w->slots_);
     t.hold.leave();
   }
+  for (;;) {
+    run_and_settle(self);
+    if (!is_tasklet(self->stack_class)) [[likely]]
+      return end_current(hold_worker());
+    platform::next_context out;
+    self = end_in_slot(hold_worker(), out);
+    if (self == nullptr) return out;
+  }
+}
+
+/// What a fiber is for, to the end of its closure. The place of that holds its exception then.
+[[gnu::always_inline]] inline void worker::run_and_settle(fiber_core* self) noexcept {
   std::exception_ptr error;
   try {
     self->ops->run(self->closure, self->ops);
@@ -165,7 +178,6 @@ platform::next_context worker::fiber_main(void* transfer) noexcept {
   }
   end_flow(self->the_frame()->block.flow);
   ::new (static_cast<void*>(self->closure)) std::exception_ptr(std::move(error));
-  return end_current(hold_worker());
 }
 
 // ---- Leaving a fiber -------------------------------------------------------------------------
@@ -202,9 +214,13 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
       break;
     case departure::park: {
       fiber_core* const c = left_;
+      std::byte* sp = nullptr;
+      if (is_tasklet(c->stack_class)) {
+        sp = slot_low(*c);
+        guard_slot(*c, sp);
+      }
       if (is_wanted(c)) [[unlikely]]
         make_room(c);
-      const void* const sp = is_tasklet(c->stack_class) ? slot_low(*c) : nullptr;
       // From here on a waker may run it elsewhere; if one was faster than the commit, it is ours again.
       if (!c->park.commit_park()) push_again(c);
       else if (sp != nullptr && is_wanted(c)) [[unlikely]] make_room_behind(sp);
@@ -220,7 +236,9 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
       break;
     case departure::end:
       dead_context_.destroy();
-      release_stack(dead_slice_, dead_class_);
+      if (!is_tasklet(dead_class_)) [[likely]]
+        release_stack(dead_slice_, dead_class_);
+      else release_slot(*dead_frame_);
       break;
   }
 }
@@ -269,7 +287,7 @@ void worker::yield_current(worker* w) noexcept {
   w->depart(t.current, departure::yield, next);
 }
 
-platform::next_context worker::end_current(worker* w) noexcept {
+[[gnu::always_inline]] inline worker::ending worker::finish_current(worker* w) noexcept {
   TENDRIL_CHECK(w != nullptr && w->thread_->pins == 0, "a fiber ends unpinned");
   fiber_core* const self = w->thread_->current;
   fiber_frame* const frame = self->the_frame();
@@ -299,14 +317,22 @@ platform::next_context worker::end_current(worker* w) noexcept {
     w->unpark(joiner);
   }
   if (failed) w->counters_.finished.publish();
-  w->dead_slice_ = frame->slice;
-  w->dead_class_ = what;
-  w->dead_context_ = mine;
-  if (!is_tasklet(what)) [[likely]]
-    static_cast<own_frame*>(frame)->~own_frame();
-  else w->thread_->tasklet_frames.destroy(static_cast<tasklet_frame*>(frame));
   // The joiner may have freed the core by now: self is not touched below.
-  fiber_core* const next = w->next_fiber();
+  if (!is_tasklet(what)) [[likely]] {
+    w->dead_slice_ = frame->slice;
+    static_cast<own_frame*>(frame)->~own_frame();
+  }
+  return {w, frame, what, mine};
+}
+
+/// Switches away from it for good, to a fiber or to the scheduler context.
+[[gnu::always_inline]] inline platform::next_context worker::leave_for(const ending& e,
+                                                                       fiber_core* next) noexcept {
+  worker* const w = e.by;
+  const stack_choice what = e.what;
+  w->dead_class_ = what;
+  w->dead_context_ = e.mine;
+  if (is_tasklet(what)) w->dead_frame_ = static_cast<tasklet_frame*>(e.frame);
   w->left_ = nullptr;
   w->left_how_ = departure::end;
   if (next != nullptr) w->prepare(next);
@@ -315,6 +341,24 @@ platform::next_context worker::end_current(worker* w) noexcept {
   if constexpr (segments_built)
     if (is_segmented(what)) platform::tendril_give_back_segments();
   return leave_context(w->grave_, next != nullptr ? next->ctx : t.scheduler_context, w);
+}
+
+platform::next_context worker::end_current(worker* w) noexcept {
+  const ending e = finish_current(w);
+  return leave_for(e, e.by->next_fiber());
+}
+
+/// Of a tasklet that was started by fiber_main(). Not null: who begins in its place. Null: `out` is to be returned.
+__attribute__((noinline)) fiber_core* worker::end_in_slot(worker* w,
+                                                          platform::next_context& out) noexcept {
+  const ending e = finish_current(w);
+  fiber_core* next = e.by->pick_again();
+  if (next != nullptr && wants_attention(next)) {
+    if (e.by->succeed(e, next)) return next;
+    next = e.by->ready_one(next);
+  }
+  out = leave_for(e, next);
+  return nullptr;
 }
 
 // ---- Queues ----------------------------------------------------------------------------------
@@ -514,6 +558,10 @@ __attribute__((noinline)) fiber_core* worker::pick_again() noexcept { return pic
 
 /// c, which wants attention, or the next one that can run, or null.
 __attribute__((noinline)) fiber_core* worker::ready_one(fiber_core* c) noexcept {
+  if (is_only_guarded(c)) [[likely]] {
+    check_slot_guard(*c);
+    return c;
+  }
   while (c != nullptr && wants_attention(c) && !make_ready(c)) c = pick_again();
   return c;
 }
@@ -521,6 +569,7 @@ __attribute__((noinline)) fiber_core* worker::ready_one(fiber_core* c) noexcept 
 /// c is this worker's, and wants attention. True: it can be switched to. False: it waits for its slot.
 bool worker::make_ready(fiber_core* c) noexcept {
   note_run(c);
+  if (c->is_at(spot::guarded)) check_slot_guard(*c);
   return !is_away(c) || bring_in(c);
 }
 

@@ -138,18 +138,27 @@ class alignas(cacheline_bytes) worker final {
   slot_cache& slots() noexcept { return slot_cache_; }
   /// A stack, or the first segment of one; an empty slice when the system has no memory left.
   stack_slice acquire_stack(stack_choice what) noexcept;
-  /// Its fiber has ended, wherever on its segments it was at last.
+  /// Its fiber has ended, wherever on its segments it was at last. It was no tasklet.
   void release_stack(stack_slice slice, stack_choice what) noexcept {
-    if ((what & (segmented_bit | tasklet_bit)) == 0) [[likely]]
+    if (!is_segmented(what)) [[likely]]
       stacks_.release(slice, what);
-    else if (is_segmented(what)) release_segments(slice, what);
-    else release_slot(slice);
+    else release_segments(slice, what);
   }
+  /// The same of a tasklet: its slot, and then the frame itself.
+  void release_slot(tasklet_frame& f) noexcept;
   /// Behind all others, if it may run anywhere.
   void push_back(fiber_core* c) noexcept;
 
  private:
   enum class departure : std::uint8_t { none, park, yield, end };
+
+  /// A fiber that has ended, while the worker stands on its stack.
+  struct ending {
+    worker* by;
+    fiber_frame* frame;
+    stack_choice what;
+    context mine;
+  };
 
   static constexpr int housekeeping_interval = 61;
   static constexpr unsigned fairness_interval = 13;
@@ -191,10 +200,10 @@ class alignas(cacheline_bytes) worker final {
   bool make_ready(fiber_core* c) noexcept;
   bool bring_in(fiber_core* c) noexcept;
   bool attach_slot_frame(fiber_core* c) noexcept;
+  void detach_slot_frame(fiber_core* c) noexcept;
   void use_own_stack(fiber_core* c) noexcept;
   void make_room(fiber_core* c) noexcept;
   void make_room_behind(const void* sp) noexcept;
-  void release_slot(const stack_slice& slice) noexcept;
   bool prepare(fiber_core* c) noexcept;
   void attach_stack(fiber_core* c) noexcept;
   void release_segments(stack_slice slice, stack_choice what) noexcept;
@@ -202,6 +211,11 @@ class alignas(cacheline_bytes) worker final {
   void after_switch() noexcept;
   void arrive_here(const flow_state& flow) noexcept;
   static void schedule_elsewhere(fiber_core* c) noexcept;
+  TENDRIL_NO_SPLIT static void run_and_settle(fiber_core* self) noexcept;
+  static ending finish_current(worker* w) noexcept;
+  static platform::next_context leave_for(const ending& e, fiber_core* next) noexcept;
+  static fiber_core* end_in_slot(worker* w, platform::next_context& out) noexcept;
+  bool succeed(const ending& e, fiber_core* next) noexcept;
   TENDRIL_NO_SPLIT static platform::next_context fiber_main(void* transfer) noexcept;
 
   scheduler& owner_;
@@ -224,6 +238,7 @@ class alignas(cacheline_bytes) worker final {
   context grave_;
   context dead_context_;  ///< of who ended, until its stack is released
   stack_slice dead_slice_{};
+  tasklet_frame* dead_frame_ = nullptr;  ///< instead, if it was a tasklet
   stack_choice dead_class_ = 0;
 
   std::atomic<fiber_core*> lifo_{nullptr};
@@ -284,23 +299,28 @@ laid_out lay_out_stack(fiber_core* c, stack_slice slice) noexcept;
 void inherit(fiber_core* c, wait_block& block) noexcept;
 
 /// Whether c is a tasklet whose stack is not in place.
-inline bool is_away(const fiber_core* c) noexcept {
-  return (c->flags.load(std::memory_order_relaxed) & flag::away) != 0;
-}
+inline bool is_away(const fiber_core* c) noexcept { return c->is_at(spot::away); }
 
 /// Whether somebody waits for the slot of c.
 inline bool is_wanted(const fiber_core* c) noexcept {
-  return (c->flags.load(std::memory_order_relaxed) & flag::slot_wanted) != 0;
+  return c->slot_wanted.load(std::memory_order_relaxed);
+}
+
+/// Whether c is a tasklet that waited in its slot, and there is nothing to do but to look at its canaries.
+inline bool is_only_guarded(const fiber_core* c) noexcept {
+  return c->places.load(std::memory_order_relaxed) == spot::guarded &&
+         (c->flags.load(std::memory_order_relaxed) & flag::old) == 0;
 }
 
 /// Whether c, which has departed without parking, goes elsewhere than to the end of the ring.
 inline bool wants_care(const fiber_core* c) noexcept {
-  return (c->flags.load(std::memory_order_relaxed) & (flag::slot_wanted | flag::stays)) != 0;
+  return is_wanted(c) || (c->flags.load(std::memory_order_relaxed) & flag::stays) != 0;
 }
 
 /// Whether there is something to do to c before it runs again.
 inline bool wants_attention(const fiber_core* c) noexcept {
-  return (c->flags.load(std::memory_order_relaxed) & (flag::away | flag::old | flag::idle)) != 0;
+  return (c->places.load(std::memory_order_relaxed) |
+          (c->flags.load(std::memory_order_relaxed) & flag::old)) != 0;
 }
 
 /// The first of `count` ids that nobody else gets. Ids begin at 1.

@@ -33,7 +33,7 @@ wait_extras& wait_extras_of_tasklet(fiber_core& c) noexcept {
   return *f.extras;
 }
 
-/// c has flag::away. True: it can be switched to. False: it waits for its slot.
+/// c is at spot::away. True: it can be switched to. False: it waits for its slot.
 bool worker::bring_in(fiber_core* c) noexcept {
   slot_table& slots = owner_.slots();
   const bool starts = c->the_frame() == nullptr;
@@ -57,12 +57,36 @@ bool worker::bring_in(fiber_core* c) noexcept {
     case slot_table::entrance::no_slot:
       break;
   }
+  detach_slot_frame(c);
+  use_own_stack(c);
+  return true;
+}
+
+/// Undoes attach_slot_frame().
+void worker::detach_slot_frame(fiber_core* c) noexcept {
   tasklet_frame* const f = &tasklet_frame_of(*c);
   c->frame.store(nullptr, std::memory_order_relaxed);
   if (const std::uintptr_t ambient = std::exchange(f->block.flow.ambient, 0))
     c->extras.inherit(ambient);
   thread_->tasklet_frames.destroy(f);
-  use_own_stack(c);
+}
+
+/// True: c, a tasklet that has not started yet, begins in place of one that has ended, in the same slot and with no
+/// switch: a chain of fibers of which each spawns the next uses the memory of one stack.
+__attribute__((noinline)) bool worker::succeed(const ending& e, fiber_core* c) noexcept {
+  if (!is_away(c) || c->the_frame() != nullptr || !attach_slot_frame(c)) return false;
+  auto& ended = *static_cast<tasklet_frame*>(e.frame);
+  if (!owner_.slots().succeed(ended, *c)) {
+    detach_slot_frame(c);
+    return false;
+  }
+  thread_->tasklet_frames.destroy(&ended);
+  c->ctx.describe_as(e.mine);
+  counters_.switches.add();
+  thread_->current = c;
+  flow_state::clear(slots_);
+  platform::reset_control_words();
+  thread_->hold.leave();
   return true;
 }
 
@@ -85,14 +109,14 @@ bool worker::attach_slot_frame(fiber_core* c) noexcept {
 /// What a fiber does for which there is no slot: it is an ordinary one on a reserved stack.
 void worker::use_own_stack(fiber_core* c) noexcept {
   c->stack_class = own_stack_of(c->stack_class, owner_.slots().size_class());
-  c->flags.fetch_and(~flag::away, std::memory_order_relaxed);
+  c->leave(spot::away);
   slot_cache_.own_stacks.add();
 }
 
 /// The departure of c is not committed yet, and its slot is wanted.
 __attribute__((noinline)) void worker::make_room(fiber_core* c) noexcept {
   if (!is_tasklet(c->stack_class)) {  // the wish was for one that had this core before
-    c->flags.fetch_and(~flag::slot_wanted, std::memory_order_relaxed);
+    c->slot_wanted.store(false, std::memory_order_relaxed);
     return;
   }
   made_runnable others;
@@ -109,9 +133,10 @@ __attribute__((noinline)) void worker::make_room_behind(const void* sp) noexcept
   queue(others);
 }
 
-__attribute__((noinline)) void worker::release_slot(const stack_slice& slice) noexcept {
+__attribute__((noinline)) void worker::release_slot(tasklet_frame& f) noexcept {
   made_runnable others;
-  owner_.slots().retire(*owner_.slots().find(slice.low), slot_cache_, others);
+  owner_.slots().retire(f, slot_cache_, others);
+  thread_->tasklet_frames.destroy(&f);
   queue(others);
 }
 

@@ -55,6 +55,27 @@ bool tells_address(const test::child_result& r, const char* before) {
 
 constexpr const char* advice = "see docs/tasklets.md";
 
+/// Where a variable of a function was that has returned: as far down as the frames of a wait are, and further.
+struct returned {
+  static constexpr std::size_t bytes = 4096;
+  std::uintptr_t low = 0;
+
+  [[gnu::noinline]] void note() {
+    volatile char variable[bytes];
+    variable[0] = 1;
+    low = reinterpret_cast<std::uintptr_t>(&variable[0]);
+  }
+  [[gnu::noinline]] void write() const {
+    auto* const at = reinterpret_cast<volatile char*>(low);
+    for (std::size_t i = 0; i != bytes; ++i) at[i] = 0;
+  }
+  /// As the kernel, or a library that is not instrumented.
+  [[gnu::noinline, gnu::no_sanitize_address]] void write_unseen() const {
+    auto* const at = reinterpret_cast<volatile char*>(low);
+    for (std::size_t i = 0; i != bytes; ++i) at[i] = 0;
+  }
+};
+
 }  // namespace
 
 TEST_SUITE("tasklet_contract") {
@@ -136,6 +157,56 @@ TEST_SUITE("tasklet_contract") {
     CHECK(r.says(TENDRIL_ASAN ? "tendril: tasklet 'visitor' (id " : "tendril: somebody has "));
     CHECK(tells_address(r, TENDRIL_ASAN ? "writes to " : "written to "));
     CHECK(r.says("the stack of tasklet 'owner' (id "));
+    CHECK(r.says(advice));
+  }
+
+  TEST_CASE(
+      "a variable of a function that has returned is written to while its tasklet waits in its "
+      "slot") {
+    for (const bool evicted : {false, true}) {
+      for (const bool pinned : {false, true}) {
+        CAPTURE(evicted);
+        CAPTURE(pinned);
+        const auto r = broken(1, false, [=] {
+          auto* const late = new returned;
+          auto* const written = new binary_semaphore(0);
+          late->note();
+          const auto wait = [=] { written->acquire(); };
+          fiber_options visitor = named("visitor");
+          visitor.stack.kind = stack_kind::reserved;
+          spawn(visitor, [=] {
+            late->write_unseen();
+            if (evicted) fiber(named("next"), [] {}).join();
+            else written->release();
+          });
+          if (pinned) this_fiber::pin(wait);
+          else wait();
+        });
+        CAPTURE(r.error_output);
+        CHECK(r.signal == SIGABRT);
+        CHECK(tells_address(r, "tendril: somebody has written to ["));
+        CHECK(r.says("just below the stack of tasklet 'owner' (id "));
+        CHECK(r.says(advice));
+      }
+    }
+  }
+
+  TEST_CASE("the same in strict mode") {
+    const auto r = broken(2, true, [] {
+      auto* const late = new returned;
+      auto* const written = new binary_semaphore(0);
+      late->note();
+      fiber_options visitor = named("visitor");
+      visitor.stack.kind = stack_kind::reserved;
+      spawn(visitor, [=] {
+        late->write();
+        written->release();
+      });
+      written->acquire();
+    });
+    CAPTURE(r.error_output);
+    CHECK(r.exit_code != 0);
+    CHECK(tells_address(r, TENDRIL_ASAN ? "writes to " : "tendril: somebody has written to "));
     CHECK(r.says(advice));
   }
 

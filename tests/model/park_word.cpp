@@ -117,9 +117,9 @@ model::result departure_and_wish(const char* name) {
                                      if (wish.load(memory_order_relaxed) == 1) move_if_parked();
                                    },
                                    [&] {
-                                     if (WishFirst) wish.exchange(1, memory_order_relaxed);
+                                     if (WishFirst) wish.store(1, memory_order_relaxed);
                                      move_if_parked();
-                                     if (!WishFirst) wish.exchange(1, memory_order_relaxed);
+                                     if (!WishFirst) wish.store(1, memory_order_relaxed);
                                    }});
     if (done) run.check(moved.load(memory_order_relaxed) == 1, "the wish was overlooked");
   });

@@ -42,6 +42,7 @@ struct flow_locals {
   unsigned resumed = 0;                  ///< chains resumed inside one another
   bool ambient_suppressed = false;       ///< children and captures get no ambient values
   bool off_context = false;              ///< what follows a wait does not go by way of `sync`
+  bool calls_cancelable = false;         ///< intercepted calls may be ended: cancelable_calls.hpp
 };
 
 /// The caller's. The address is stale after a switch of a plain thread's code to another thread, never for a

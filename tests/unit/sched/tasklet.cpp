@@ -11,7 +11,10 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cfenv>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <stdexcept>
 #include <string>
@@ -148,6 +151,31 @@ TEST_SUITE("tasklet") {
     CHECK(sum == count * (depth + 1));
     CHECK(parked.captures - parked.restores >= count - slots);
     CHECK(parked.folds - parked.unfolds + 2 * slots >= parked.captures - parked.restores);
+  }
+
+  TEST_CASE("who starts the next and ends leaves it the slot, and nothing of its own") {
+    runtime rt(with({1, 1, false}));
+    struct chain {
+      unsigned left = 100;
+      unsigned unclean = 0;
+      void next() {
+        volatile double one = 1;
+        volatile double little = 1e-30;
+        const bool nearest = std::fegetround() == FE_TONEAREST && one + little == one;
+        if (!nearest || errno != 0 || std::uncaught_exceptions() != 0 ||
+            std::current_exception() != nullptr)
+          ++unclean;
+        if (--left != 0) spawn([this] { next(); });
+        std::fesetround(FE_UPWARD);
+        errno = EDOM;
+      }
+    } c;
+    rt.spawn([&c] { c.next(); });
+    rt.drain();
+    CHECK(c.left == 0);
+    CHECK(c.unclean == 0);
+    const char* const strict = std::getenv("TENDRIL_TASKLETS");
+    if (strict == nullptr) CHECK(rt.stats().tasklets.conflicts == 0);
   }
 
   TEST_CASE("those that take turns are soon not folded any more") {
