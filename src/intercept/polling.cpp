@@ -6,7 +6,10 @@
 //   enlist:  a node in each list; tokens that lie there are taken: what they promise may have come after the
 //            look, so where there were any, look again
 //   park:    until a node is completed (with a token), or time is over
-//   look:    again, and put down the tokens of what is ready: whoever reads next wants them
+//   collect: the tokens of nodes that are completed by now
+//   look:    again, and put down the collected tokens of what is ready: whoever reads next wants them
+//
+// Only what was collected before the look may be dropped after it: a token that came in between is news.
 //
 // A token that turns out to promise nothing is dropped, as after a read that found nothing: the direction is
 // drained. That is so if what was asked for is all that the token is about (POLLIN, POLLOUT). Who waits for POLLPRI
@@ -125,17 +128,19 @@ class watch_list {
     return 0;
   }
 
-  /// After a look: nodes that were completed are out of their lists, their tokens put down or dropped.
-  void settle() noexcept {
+  /// Before a look: nodes that were completed are out of their lists, and their tokens ours.
+  void collect() noexcept {
     for (std::size_t i = 0; i != size_; ++i) {
       watched& w = nodes_[i];
-      if (w.listed && is_complete(w)) {
-        w.listed = false;
-        if (w.node.result.load(std::memory_order_relaxed) == outcome::signalled)
-          w.holds_token = true;
-      }
-      put_down(w);
+      if (!w.listed || !is_complete(w)) continue;
+      w.listed = false;
+      if (w.node.result.load(std::memory_order_relaxed) == outcome::signalled) w.holds_token = true;
     }
+  }
+
+  /// After the look: what was collected is put down, or dropped.
+  void put_down() noexcept {
+    for (std::size_t i = 0; i != size_; ++i) put_down(nodes_[i]);
   }
 
   outcome park(time_point deadline, const char* reason) {
@@ -227,8 +232,9 @@ long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* re
       const outcome woken = again ? outcome::signalled : list.park(end, reason);
       if (const int error = errno_of(woken); error != 0) return -error;
       const bool over = woken == outcome::timed_out && end == deadline;
+      list.collect();
       const long n = look(0);
-      list.settle();
+      list.put_down();
       if (n != 0 || over) return n;
     }
   }

@@ -3,6 +3,10 @@
 // Waiting for several descriptors at once.
 #include "intercept/intercepted.hpp"
 
+#include "intercept/install.hpp"
+#include "intercept/polling.hpp"
+#include "io/descriptor.hpp"
+
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -11,6 +15,7 @@
 #include <chrono>
 #include <csignal>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 using namespace tendril;
@@ -147,6 +152,50 @@ TEST_SUITE("polling") {
           return seen;
         },
         "abcd");
+  }
+
+  // The event comes when the kernel has been asked and has said no, and before the answer is looked at.
+  TEST_CASE("what comes right after a look is not taken for what the look was about") {
+    class late_look final : public detail::looker {
+     public:
+      late_look(pollfd& one, int writer) : looker(nullptr), one_(one), writer_(writer) {}
+
+     private:
+      long once(int) noexcept override {
+        const int n = detail::real().poll(&one_, 1, 0);
+        if (++looks_ != 2) return n;  // the second: in the list
+        if (n != 0 || ::write(writer_, "x", 1) != 1) std::abort();
+        detail::descriptor& entry = *detail::find_descriptor(one_.fd);
+        for (bool waits = true; waits;) {  // until the other worker has delivered the event
+          const std::lock_guard hold(entry.lock());
+          waits = entry.has_waiters(detail::direction::read);
+        }
+        return 0;
+      }
+      pollfd& one_;
+      const int writer_;
+      int looks_ = 0;
+    };
+
+    runtime rt({.workers = 2});
+    const test::watchdog dog("a poll", &rt);
+    const auto on_worker = [&rt](int worker, auto f) {
+      rt.run([&] { fiber(test::stack_of_its_own({.affinity = worker}), f).join(); });
+    };
+    const test::socket_pair s;
+    on_worker(1, [&] {  // its loop watches the socket from now on
+      pollfd one{s.here(), POLLIN, 0};
+      ::poll(&one, 1, 1);
+    });
+    long found = -1;
+    on_worker(0, [&] {
+      pollfd one{s.here(), POLLIN, 0};
+      late_look look(one, s.there());
+      // One too many, as after a read that another was quicker with: so it looks again once it is in the list.
+      detail::find_descriptor(s.here())->give_token(detail::direction::read);
+      found = detail::wait_for_any(&one, 1, detail::no_deadline, "a test", look);
+    });
+    CHECK(found == 1);
   }
 
   TEST_CASE("ten thousand") {
