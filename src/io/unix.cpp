@@ -19,6 +19,10 @@ using detail::socket_address;
 
 namespace {
 
+/// Of streams, too: where descriptors are passed along, a read ends although there is more, so the short-read rule does
+/// not hold.
+constexpr descriptor_kind of_streams = descriptor_kind::other;
+
 socket_address unix_address(std::string_view path, std::error_code& ec) noexcept {
   socket_address a;
   auto& un = reinterpret_cast<sockaddr_un&>(a.storage);
@@ -45,14 +49,14 @@ std::string printable(std::string_view path) {
 }  // namespace
 
 unix_stream unix_stream::from_native(int fd) {
-  return unix_stream(detail::adopt_descriptor(fd, descriptor_kind::stream));
+  return unix_stream(detail::adopt_descriptor(fd, of_streams));
 }
 
 unix_stream unix_stream::connect(std::string_view path, std::error_code& ec,
                                  const connect_options& options) {
   const socket_address address = unix_address(path, ec);
   if (ec) return {};
-  unix_stream stream(detail::open_socket(AF_UNIX, SOCK_STREAM, descriptor_kind::stream, ec));
+  unix_stream stream(detail::open_socket(AF_UNIX, SOCK_STREAM, of_streams, ec));
   if (ec) return {};
   detail::connect_socket(stream.ref_, address.get(), address.length, detail::deadline_of(options),
                          ec);
@@ -72,8 +76,8 @@ std::pair<unix_stream, unix_stream> unix_stream::pair() {
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
     throw std::system_error(errno, std::system_category(), "socketpair");
   std::error_code ec;
-  unix_stream first(detail::adopt_or_close(fds[0], descriptor_kind::stream, ec));
-  unix_stream second(detail::adopt_or_close(fds[1], descriptor_kind::stream, ec));
+  unix_stream first(detail::adopt_or_close(fds[0], of_streams, ec));
+  unix_stream second(detail::adopt_or_close(fds[1], of_streams, ec));
   if (ec) throw std::system_error(ec, "socketpair");
   return {std::move(first), std::move(second)};
 }
@@ -97,7 +101,7 @@ unix_stream unix_listener::accept(std::error_code& ec) {
   const int fd = detail::accept_descriptor(
       ref_, nullptr, [](std::error_code) {}, ec);
   if (fd < 0) return {};
-  return unix_stream(detail::adopt_or_close(fd, descriptor_kind::stream, ec));
+  return unix_stream(detail::adopt_or_close(fd, of_streams, ec));
 }
 
 unix_stream unix_listener::accept() {

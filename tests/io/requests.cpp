@@ -5,18 +5,21 @@
 #include <tendril/error.hpp>
 #include <tendril/fiber.hpp>
 #include <tendril/io.hpp>
+#include <tendril/latch.hpp>
 #include <tendril/net.hpp>
 
 #include <doctest/doctest.h>
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -470,5 +473,41 @@ TEST_SUITE("datagrams and unix sockets") {
           return got + back + c;
         },
         [](const std::string& all) { CHECK(all == "pingpong!"); });
+  }
+
+  TEST_CASE("a read that ends where a descriptor was passed leaves what follows to the next") {
+    with_pollers(
+        [] {
+          auto [left, right] = net::unix_stream::pair();
+          std::string got;
+          latch begun(1);
+          fiber reader([&] {
+            for (int i = 0; i != 3; ++i) {
+              char some[16];
+              got.append(some, right.read_some(buffer(some)));
+              if (i == 0) begun.count_down();
+              if (i == 0) this_fiber::yield();
+            }
+          });
+          left.write_all(buffer(std::string_view("a")));  // it is watched from its first wait on
+          begun.wait();
+          const int writer = left.native_handle();
+          char byte = 'b';
+          iovec part{&byte, 1};
+          alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+          msghdr message{};
+          message.msg_iov = &part;
+          message.msg_iovlen = 1;
+          message.msg_control = control;
+          message.msg_controllen = sizeof control;
+          cmsghdr* const header = CMSG_FIRSTHDR(&message);
+          header->cmsg_level = SOL_SOCKET;
+          header->cmsg_type = SCM_RIGHTS;
+          header->cmsg_len = CMSG_LEN(sizeof(int));
+          std::memcpy(CMSG_DATA(header), &writer, sizeof writer);
+          if (::sendmsg(writer, &message, 0) == 1 && ::send(writer, "c", 1, 0) == 1) reader.join();
+          return got;
+        },
+        [](const std::string& got) { CHECK(got == "abc"); });
   }
 }
