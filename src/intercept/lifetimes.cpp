@@ -4,6 +4,9 @@
 //
 // Whoever is parked on a number that is closed, or replaced by dup2(2), gets EBADF. On a thread the kernel keeps
 // the file open for a call in progress, which may then never return; no program can rely on that.
+//
+// Locks on parts of files are here, too, because fcntl(2) has them: on a fiber as in queues.cpp. To the kernel the
+// thread that takes one is as good as any other of the process, or of those who have the open file.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -14,6 +17,7 @@
 #include <climits>
 #include <cstdio>
 
+#include "intercept/aside.hpp"
 #include "intercept/calls.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
@@ -44,6 +48,29 @@ bool is_open(int fd) noexcept { return real().fcntl(fd, F_GETFD, 0) >= 0; }
 void before_closing_range(unsigned first, unsigned last) noexcept {
   last = std::min<unsigned>(last, INT_MAX);
   for_each_adopted(first, last, [](int fd) noexcept { before_closing(fd); });
+}
+
+/// With which command a lock is tried that the given one would wait for; -1: that one is no such command.
+int try_of(int command) noexcept {
+  return command == F_SETLKW ? F_SETLK : command == F_OFD_SETLKW ? F_OFD_SETLK : -1;
+}
+
+[[gnu::noinline]] bool try_lock(int fd, int command, long argument, int& result) noexcept {
+  const int before = errno;
+  result = real().fcntl(fd, try_of(command), argument);
+  if (result >= 0 || (errno != EACCES && errno != EAGAIN)) return true;
+  errno = before;
+  return false;
+}
+
+int wait_for_lock(int fd, int command, long argument) {
+  int result = 0;
+  if (try_lock(fd, command, argument, result)) return result;
+  // The kernel has read it, so it is there.
+  const auto* const wanted = reinterpret_cast<const struct flock*>(argument);
+  return on_thread(symbol::fcntl, [fd, command, lock = *wanted]() mutable {
+    return real().fcntl(fd, command, reinterpret_cast<long>(&lock));
+  });
 }
 
 }  // namespace
@@ -83,6 +110,7 @@ int dup3(int fd, int to, int flags) {
 }
 
 int fcntl(int fd, int command, long argument) {
+  if (try_of(command) >= 0 && caller_parks()) return wait_for_lock(fd, command, argument);
   const int result = real().fcntl(fd, command, argument);
   if (command == F_SETFL) flags_changed(fd);
   if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) return doubled(result);

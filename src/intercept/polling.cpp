@@ -276,6 +276,13 @@ class poll_looker final : public looker {
 
 }  // namespace
 
+long wait_for_one(int fd, short events, time_point deadline, const char* reason) {
+  pollfd one{fd, events, 0};
+  poll_looker look(&one, 1, nullptr);
+  const long n = wait_for_any(&one, 1, deadline, reason, look);
+  return n > 0 ? one.revents : n;
+}
+
 namespace calls {
 
 int poll(pollfd* set, nfds_t count, int timeout) {

@@ -53,6 +53,12 @@ class looker {
 /// \switch yes, when it has to wait
 long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason, looker& look);
 
+/// The same for one descriptor: its revents, 0 when time is over, or an
+/// errno negated.
+///
+/// \switch yes, when it has to wait
+long wait_for_one(int fd, short events, time_point deadline, const char* reason);
+
 /// For poll(2); rounded up. -1: no limit.
 int milliseconds_until(time_point deadline) noexcept;
 

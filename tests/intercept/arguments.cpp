@@ -5,11 +5,13 @@
 #include "intercept/intercepted.hpp"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 
 #include <climits>
 #include <cstdio>
@@ -93,6 +95,21 @@ std::string all_calls() {
   say("dup2 of a closed one", dup2(events, ends.here()));
   say("read after it", read(ends.here(), &byte, 1));
   say("fcntl -1", fcntl(-1, F_SETFL, 0));
+  struct flock lock {};
+  say("fcntl lock -1", fcntl(-1, F_SETLKW, &lock));
+  say("fcntl lock a pipe", fcntl(through.out(), F_SETLKW, &lock));
+  say("fcntl lock nowhere", fcntl(through.out(), F_SETLKW, nowhere));
+  lock.l_pid = 1;
+  say("fcntl lock with a process", fcntl(through.out(), F_OFD_SETLKW, &lock));
+  say("waitpid nobody", waitpid(getpid(), nullptr, 0));
+  say("waitpid wrong options", waitpid(getpid(), nullptr, opaque(0x4000)));
+  say("waitid no options", waitid(P_PID, 1, nullptr, opaque(0)));
+  say("waitid no process",
+      waitid(static_cast<idtype_t>(3), static_cast<id_t>(through.in()), nullptr, WEXITED));
+  say("sigwaitinfo nowhere", sigwaitinfo(static_cast<sigset_t*>(nowhere), nullptr));
+  sigset_t signals;
+  sigemptyset(&signals);
+  say("sigtimedwait bad time", sigtimedwait(&signals, nullptr, &bad));
   const int counter = eventfd(0, 0);
   say("eventfd short read", read(counter, &byte, 1));
   say("eventfd short write", write(counter, &byte, 1));
