@@ -11,6 +11,7 @@
 #  4. The processor and the operating system are asked for in platform/ alone.
 #  5. Every file says its licence in its first lines.
 #  6. config.hpp and CMake agree about the version.
+#  7. Includes point one way: a folder of src includes itself and the folders below it (src/README.md).
 
 cmake_minimum_required(VERSION 3.25)
 get_filename_component(root "${CMAKE_CURRENT_LIST_DIR}" DIRECTORY)
@@ -41,6 +42,15 @@ function(is_listed variable path)
   endwhile()
 endfunction()
 
+set(below_base "base")
+set(below_stack "base|stack")
+set(below_context "base|stack|context")
+set(below_sched "base|stack|context|sched")
+set(below_sync "${below_sched}|sync")
+set(below_io "${below_sched}|io")
+set(below_bridge "${below_sched}|bridge")
+set(below_intercept "${below_io}|intercept")
+
 foreach(folder IN ITEMS include src platform tests bench examples)
   file(GLOB_RECURSE files RELATIVE "${root}" "${root}/${folder}/*.hpp" "${root}/${folder}/*.h"
     "${root}/${folder}/*.cpp" "${root}/${folder}/*.c" "${root}/${folder}/*.S")
@@ -65,6 +75,14 @@ foreach(folder IN ITEMS include src platform tests bench examples)
       endif()
       if(path MATCHES "^(include|src|platform)/" AND header MATCHES "^tendril/(asio|gc)\\.hpp$")
         complain("${path}: includes the optional ${header}")
+      endif()
+      if(path MATCHES "^src/([a-z]+)/")
+        set(layer "${CMAKE_MATCH_1}")
+        if(NOT DEFINED below_${layer})
+          complain("${path}: src/${layer} has no place among the layers (cmake/check_tree.cmake)")
+        elseif(header MATCHES "^(base|stack|context|sched|sync|io|bridge|intercept)/" AND NOT header MATCHES "^(${below_${layer}})/")
+          complain("${path}: ${header} is not below src/${layer}")
+        endif()
       endif()
       if(path MATCHES "^(src|platform)/")
         if(header MATCHES "^boost/" AND NOT path MATCHES "^src/context/")
