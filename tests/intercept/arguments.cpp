@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -101,6 +102,18 @@ std::string all_calls() {
   say("fcntl lock nowhere", fcntl(through.out(), F_SETLKW, nowhere));
   lock.l_pid = 1;
   say("fcntl lock with a process", fcntl(through.out(), F_OFD_SETLKW, &lock));
+  const int file = open("/proc/self/exe", O_RDONLY);
+  say("sendfile -1", sendfile(-1, file, nullptr, 1));
+  say("sendfile from a pipe", sendfile(ends.here(), through.out(), nullptr, 1));
+  say("sendfile nowhere", sendfile(ends.here(), file, static_cast<off_t*>(nowhere), 1));
+  say("splice files", splice(file, nullptr, file, nullptr, 1, 0));
+  say("splice at an offset of a pipe",
+      splice(through.out(), static_cast<off64_t*>(nowhere), through.in(), nullptr, 1, 0));
+  say("splice wrong flags", splice(through.out(), nullptr, through.in(), nullptr, 1, 0x1000));
+  say("splice sockets", splice(ends.there(), nullptr, ends.there(), nullptr, 1, 0));
+  say("tee itself", tee(through.out(), through.in(), 1, 0));
+  say("tee a socket", tee(ends.here(), through.in(), 1, 0));
+  close(file);
   say("waitpid nobody", waitpid(getpid(), nullptr, 0));
   say("waitpid wrong options", waitpid(getpid(), nullptr, opaque(0x4000)));
   say("waitid no options", waitid(P_PID, 1, nullptr, opaque(0)));
