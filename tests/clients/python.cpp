@@ -12,11 +12,6 @@
 
 using namespace tendril::test;
 
-#if TENDRIL_ASAN
-/// What the interpreter keeps beyond its end.
-extern "C" const char* __lsan_default_suppressions() { return "leak:libpython"; }
-#endif
-
 namespace {
 
 const char* const definitions = R"(

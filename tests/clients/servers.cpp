@@ -9,6 +9,15 @@
 #include <stdexcept>
 #include <system_error>
 
+#include <tendril/detail/sanitizers.hpp>
+
+#if TENDRIL_ASAN
+/// libpython: what the interpreter keeps beyond its end. libcrypto: a thread's random generator, if two fibers of that
+/// thread make it at the same time because the first waits for a lock in between (docs/interception.md).
+extern "C" const char* __lsan_default_suppressions();
+extern "C" const char* __lsan_default_suppressions() { return "leak:libpython\nleak:libcrypto\n"; }
+#endif
+
 namespace tendril::test {
 namespace {
 
