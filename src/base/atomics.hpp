@@ -18,6 +18,8 @@
 #include <atomic>
 #include <thread>
 
+#include "base/yield.hpp"
+
 namespace tendril::detail {
 
 struct std_atomics {
@@ -47,7 +49,7 @@ struct std_atomics {
 #endif
   }
 
-  static void spin_yield() noexcept { std::this_thread::yield(); }
+  static void spin_yield() noexcept { yield_thread(); }
 };
 
 }  // namespace tendril::detail

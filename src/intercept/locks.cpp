@@ -16,6 +16,7 @@
 #include <new>
 
 #include "base/check.hpp"
+#include "base/yield.hpp"
 #include "intercept/calls.hpp"
 #include "intercept/clocks.hpp"
 #include "intercept/install.hpp"
@@ -54,6 +55,27 @@ class second_look {
   static constexpr std::chrono::microseconds most{3200};
   std::chrono::microseconds patience_{100};
 };
+
+/// Tries for a moment, on the thread, before anybody parks: see the end of parking_lot.hpp's head. `busy`: still
+/// taken, by somebody who keeps it.
+template <class Try>
+int wait_on_thread(const void* key, int busy, const clock_deadline& deadline, Try&& try_it,
+                   std::chrono::microseconds patience = parking_lot::patience) {
+  if (parking_lot::is_kept(key)) return busy;
+  const time_point begun = clock::now();
+  const time_point end = std::min<time_point>(begun + patience, deadline.for_wait());
+  constexpr timespec pause{0, 50'000};
+  for (unsigned round = 0;; ++round) {
+    // Mostly it is a matter of some instructions; if not, the holder may be waiting for this core.
+    if (round < 50) yield_thread();
+    else real().clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+    if (const int result = try_it(); result != busy) return result;
+    const time_point now = clock::now();
+    if (now < end) continue;
+    if (now - begun >= patience) parking_lot::mark_kept(key);
+    return busy;
+  }
+}
 
 /// Until `try_it` says something else than `busy`, or the deadline has passed: ETIMEDOUT. Returns errnos.
 template <class Try>
@@ -96,6 +118,15 @@ int lock_owned(pthread_mutex_t* m, const clock_deadline* deadline) {
   if (fresh == nullptr) return EAGAIN;
   enter_stay();  // for as long as it holds the mutex
   int result = EBUSY;
+  const auto free_of_others = [&] {
+    b.lock.lock();
+    const owner_record* const r = b.owner_of(m);
+    const bool taken = r != nullptr && r->owner != self;
+    b.lock.unlock();
+    return taken ? EBUSY : 0;
+  };
+  if (deadline != nullptr && free_of_others() == EBUSY)
+    wait_on_thread(m, EBUSY, *deadline, free_of_others);
   second_look looks;
   for (bool again = false;; again = true) {
     b.lock.lock();
@@ -145,9 +176,10 @@ int lock(pthread_mutex_t* m, const clock_deadline& deadline) {
                               : real().pthread_mutex_clocklock(m, deadline.which, &deadline.at);
       });
   }
-  if (const int result = real().pthread_mutex_trylock(m); result != EBUSY) return result;
-  return wait_in_line(m, EBUSY, false, deadline, "pthread_mutex_lock",
-                      [m] { return real().pthread_mutex_trylock(m); });
+  const auto try_it = [m] { return real().pthread_mutex_trylock(m); };
+  if (const int result = try_it(); result != EBUSY) return result;
+  if (const int result = wait_on_thread(m, EBUSY, deadline, try_it); result != EBUSY) return result;
+  return wait_in_line(m, EBUSY, false, deadline, "pthread_mutex_lock", try_it);
 }
 
 /// Any thread. Has its record and no other.
@@ -237,6 +269,7 @@ int lock_for_thread(pthread_rwlock_t* l, bool shared, const clock_deadline& dead
       return shared ? real().pthread_rwlock_clockrdlock(l, deadline.which, &deadline.at)
                     : real().pthread_rwlock_clockwrlock(l, deadline.which, &deadline.at);
     });
+  if (const int result = wait_on_thread(l, EBUSY, deadline, try_it); result != EBUSY) return result;
   return wait_in_line(l, EBUSY, shared, deadline, "pthread_rwlock", try_it);
 }
 
@@ -389,9 +422,25 @@ int pthread_once(pthread_once_t* once, void (*routine)()) {
   const fiber_core* const self = current_fiber();
   lot_bucket& b = parking_lot::bucket_of(once);
   const thread_stay here;
+  const auto free_or_done = [&] {
+    b.lock.lock();
+    const bool taken = b.owner_of(once) != nullptr;
+    b.lock.unlock();
+    return taken && !platform::is_done(*once) ? EBUSY : 0;
+  };
   for (bool again = false;; again = true) {
+    // Setting up takes longer than what locks are held for: files are read.
+    constexpr auto patience = 100 * parking_lot::patience;
+    while (free_or_done() == EBUSY &&
+           wait_on_thread(once, EBUSY, clock_deadline::none(), free_or_done, patience) == 0) {
+    }
+    if (platform::is_done(*once)) return 0;
     b.lock.lock();
     if (b.owner_of(once) == nullptr) break;
+    if (!parking_lot::is_kept(once)) {  // somebody was quicker
+      b.lock.unlock();
+      continue;
+    }
     wait_node& n = b.enlist(once, again);
     b.park(n, no_deadline, "pthread_once");
   }

@@ -15,6 +15,9 @@ constinit std::array<lot_bucket, std::size_t{1} << bucket_bits> buckets{};
 constexpr unsigned silent_bits = 12;
 constinit std::array<std::atomic<bool>, std::size_t{1} << silent_bits> silent{};
 
+/// Until when, by the clock.
+constinit std::array<std::atomic<time_point::rep>, std::size_t{1} << silent_bits> kept{};
+
 // The golden ratio spreads addresses of one allocator, which have their low bits in common.
 std::size_t hash(const void* key, unsigned bits) noexcept {
   return (reinterpret_cast<std::uintptr_t>(key) * std::uint64_t{0x9E3779B97F4A7C15U}) >>
@@ -38,6 +41,16 @@ void parking_lot::mark_silent(const void* key) noexcept {
   // Who is in line now, parked without a limit, looks again; who comes later takes the bucket's lock after us,
   // and sees the mark. Those of other keys with the same mark did not ask for it.
   wake_all(key);
+}
+
+bool parking_lot::is_kept(const void* key) noexcept {
+  const auto until = kept[hash(key, silent_bits)].load(std::memory_order_relaxed);
+  return until != 0 && clock::now().time_since_epoch().count() < until;
+}
+
+void parking_lot::mark_kept(const void* key) noexcept {
+  kept[hash(key, silent_bits)].store((clock::now() + forgiveness).time_since_epoch().count(),
+                                     std::memory_order_relaxed);
 }
 
 bool lot_bucket::has_line(const void* key) const noexcept {

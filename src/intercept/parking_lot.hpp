@@ -22,6 +22,12 @@
 //     after a tenth of a millisecond to a few; the others get their turn from it.
 //  3. A fiber stands in one line at a time, by the node of its control block: its stack may be copied away.
 //
+// A fiber that parks lets others run on its thread. Libraries do not expect that at a lock: OpenSSL marks a
+// thread-local as being set up, takes a lock for a few instructions, and sets it; whoever comes by on the same thread
+// meanwhile finds the mark and fails. So a lock that is taken is first waited for on the thread, as a thread does
+// (`patience`): its holder is mostly running on another one, and done at once. Who finds it taken still is held up by a
+// lock that is kept over waits; it parks, and for some time (`forgiveness`) others do so at once (is_kept, by a hash).
+//
 // Mutexes whose owner is a thread (recursive, error-checking) have an *owner record* here while a fiber holds them:
 // for libc two fibers of one thread are the same owner. That fiber stays on its thread until it has unlocked
 // the mutex, since libc lets no other thread do that. Records are counted in `in_use`, so unlocking comes here.
@@ -33,6 +39,7 @@
 #include "sched/fiber_core.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -83,6 +90,12 @@ class parking_lot {
   /// Whether key may be released without a wake-up, and that it may. Asked when in line.
   static bool is_silent(const void* key) noexcept;
   static void mark_silent(const void* key) noexcept;
+
+  static constexpr std::chrono::microseconds patience{1000};
+  static constexpr std::chrono::milliseconds forgiveness{1000};
+  /// Whether key's lock was found to be kept for long lately, and that it was.
+  static bool is_kept(const void* key) noexcept;
+  static void mark_kept(const void* key) noexcept;
 
   /// Fibers in line and owner records, of all addresses. Changed by their owners; others look.
   /// Not a std::atomic, because the front looks at it, too.

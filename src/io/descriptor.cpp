@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "base/yield.hpp"
 #include "io/io_loop.hpp"
 
 namespace tendril::detail {
@@ -483,7 +484,7 @@ drop_result drop_descriptor(int fd) noexcept {
   for (int patience = 1000;
        (d->word_.load(std::memory_order_acquire) & descriptor::users_mask) != 1 && patience > 0;
        --patience)
-    std::this_thread::yield();
+    yield_thread();
   {
     std::lock_guard hold(d->lock_);
     if (d->home_ != nullptr) {

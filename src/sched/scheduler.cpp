@@ -3,6 +3,7 @@
 
 #include "base/check.hpp"
 #include "base/sanitizer.hpp"
+#include "base/yield.hpp"
 #include "platform/memory.hpp"
 #include "platform/switch.hpp"
 #include "sched/blocked_places.hpp"
@@ -80,8 +81,7 @@ scheduler::scheduler(runtime& handle, runtime_options options)
 }
 
 scheduler::~scheduler() {
-  while (visitors_.load(std::memory_order_acquire) != 0)
-    std::this_thread::yield();  // a few instructions
+  while (visitors_.load(std::memory_order_acquire) != 0) yield_thread();  // a few instructions
   {
     std::scoped_lock hold(monitor_mutex_);
     monitor_exit_ = true;

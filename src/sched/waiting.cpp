@@ -2,6 +2,7 @@
 //
 // The one wait loop: what waiting.hpp declares. See there for the protocol.
 #include "base/check.hpp"
+#include "base/yield.hpp"
 #include "sched/fiber_core.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/slot_contract.hpp"
@@ -212,7 +213,7 @@ void tiny_lock::lock_slow() noexcept {
   for (unsigned spins = 0;; ++spins) {
     while (word_.load(std::memory_order_relaxed) != 0) {
       if (++spins % 64 != 0) std_atomics::spin_pause();
-      else std::this_thread::yield();  // the holder's thread may have been preempted
+      else yield_thread();  // the holder's thread may have been preempted
     }
     if (word_.exchange(1, std::memory_order_acquire) == 0) return;
   }

@@ -2,6 +2,7 @@
 #include "sched/worker_thread.hpp"
 
 #include "base/check.hpp"
+#include "base/yield.hpp"
 #include "platform/memory.hpp"
 #include "platform/signal_stack.hpp"
 #include "sched/blocked_report.hpp"
@@ -219,7 +220,7 @@ void yield_in_place() noexcept {
     if (w->in_demand()) leave_worker(w->thread(), w, "this_fiber::yield");
     else w->thread().hold.leave();
   }
-  std::this_thread::yield();
+  yield_thread();
 }
 
 void about_to_block(const char* reason) noexcept {
