@@ -106,6 +106,25 @@ inline void leave() noexcept {
   if (GC_thread_is_registered() != 0) GC_unregister_my_thread();
 }
 
+inline void rest(tendril::detail::rest_step wait, tendril::detail::rest_step over,
+                 void* argument) noexcept {
+  struct call {
+    tendril::detail::rest_step step;
+    void* argument;
+    static void* GC_CALLBACK make(void* self) {
+      const auto& c = *static_cast<const call*>(self);
+      c.step(c.argument);
+      return nullptr;
+    }
+  };
+  call first{wait, argument};
+  if (GC_thread_is_registered() != 0) GC_do_blocking(&call::make, &first);
+  else wait(argument);
+  if (over == nullptr) return;
+  call last{over, argument};
+  GC_call_with_alloc_lock(&call::make, &last);
+}
+
 /// With the collector's lock held, when a full collection begins.
 inline void GC_CALLBACK note_full() {
   the_state.is_full = true;
@@ -146,7 +165,8 @@ inline void enable(mode how = mode::aged) {
   GC_init();
   GC_allow_register_threads();
   detail::state& s = detail::the_state;
-  tendril::detail::observe_threads({&detail::enter, &detail::leave}, GC_get_suspend_signal());
+  tendril::detail::observe_threads({&detail::enter, &detail::leave, &detail::rest},
+                                   GC_get_suspend_signal());
   auto pass_by = [](const void* low, const void* high) {
     GC_exclude_static_roots(const_cast<void*>(low), const_cast<void*>(high));
   };

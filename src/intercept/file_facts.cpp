@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <new>
 
+#include "base/static_tables.hpp"
 #include "intercept/calls.hpp"
 #include "intercept/install.hpp"
 
@@ -38,6 +39,7 @@ constexpr std::size_t chunk_entries = std::size_t{1} << chunk_bits;
 constexpr std::size_t chunk_count = 4096;  // as many as the table of descriptors
 using chunk = std::array<facts, chunk_entries>;
 std::array<std::atomic<chunk*>, chunk_count> chunks{};
+const static_table chunks_noted(chunks);
 
 /// Some file has several numbers, or is shared with other processes' numbers as the standard streams are.
 std::atomic<bool> aliases{false};

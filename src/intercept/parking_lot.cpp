@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "intercept/parking_lot.hpp"
 
+#include "base/static_tables.hpp"
+
 #include <array>
 
 namespace tendril::detail {
@@ -11,12 +13,15 @@ namespace {
 
 constexpr unsigned bucket_bits = 8;
 constinit std::array<lot_bucket, std::size_t{1} << bucket_bits> buckets{};
+const static_table buckets_noted(buckets);
 
 constexpr unsigned silent_bits = 12;
 constinit std::array<std::atomic<bool>, std::size_t{1} << silent_bits> silent{};
+const static_table silent_noted(silent);
 
 /// Until when, by the clock.
 constinit std::array<std::atomic<time_point::rep>, std::size_t{1} << silent_bits> kept{};
+const static_table kept_noted(kept);
 
 // The golden ratio spreads addresses of one allocator, which have their low bits in common.
 std::size_t hash(const void* key, unsigned bits) noexcept {

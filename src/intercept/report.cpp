@@ -15,6 +15,7 @@
 
 #include <tendril/intercept.hpp>
 
+#include "base/static_tables.hpp"
 #include "intercept/install.hpp"
 #include "sched/blocked_places.hpp"
 #include "sched/worker.hpp"
@@ -30,6 +31,7 @@ struct alignas(64) counters {
   std::atomic<std::uint64_t> blocked{0};
 };
 std::array<counters, symbol_count> table;
+const static_table table_noted(table);
 
 void count(std::atomic<std::uint64_t>& one) noexcept {
   one.fetch_add(1, std::memory_order_relaxed);

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "base/static_tables.hpp"
 #include "base/yield.hpp"
 #include "io/io_loop.hpp"
 
@@ -30,6 +31,7 @@ constexpr std::size_t chunk_count = 4096;  // 4 M descriptors; Linux's default c
 
 using chunk = std::array<descriptor, chunk_entries>;
 std::array<std::atomic<chunk*>, chunk_count> chunks{};
+const static_table chunks_noted(chunks);
 
 descriptor& obtain_entry(int fd) {
   const auto number = static_cast<std::size_t>(fd);

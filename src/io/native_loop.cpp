@@ -12,6 +12,7 @@
 
 #include "io/io_loop.hpp"
 #include "platform/readiness.hpp"
+#include "sched/stopped_threads.hpp"
 
 namespace tendril::detail {
 namespace {
@@ -79,7 +80,10 @@ void native_loop::poll(std::chrono::nanoseconds timeout) {
   }
 
   bool woken = false;
-  const std::size_t count = set_.wait(events_, timeout, woken);
+  std::size_t count = 0;
+  const auto wait = [&] { count = set_.wait(events_, timeout, woken); };
+  if (timeout.count() == 0) wait();
+  else rest(wait);
   bool uv_ready = timer_due;
   for (std::size_t i = 0; i < count; ++i) {
     // A server's descriptors and fibers have left the cache between two events; asking for the entries

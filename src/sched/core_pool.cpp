@@ -2,6 +2,7 @@
 #include "sched/core_pool.hpp"
 
 #include "base/check.hpp"
+#include "base/static_tables.hpp"
 #include "platform/memory.hpp"
 
 #include <algorithm>
@@ -30,6 +31,7 @@ struct slab {
 /// 268 million fibers. Entries below slab_count are complete, all but their count.
 constexpr std::size_t most_slabs = 4096;
 constinit std::array<slab, most_slabs> slabs;
+const static_table slabs_noted(slabs);
 constinit std::atomic<std::size_t> slab_count{0};
 
 class core_pool {
@@ -219,7 +221,5 @@ void mark_every_core(bool (*visit)(fiber_core&, bool, void*), void* argument) {
     }
   }
 }
-
-std::span<const std::byte> core_table_bytes() noexcept { return std::as_bytes(std::span(slabs)); }
 
 }  // namespace tendril::detail

@@ -9,7 +9,6 @@
 #include "sched/fiber_core.hpp"
 
 #include <cstddef>
-#include <span>
 
 namespace tendril::detail {
 
@@ -55,9 +54,6 @@ void for_each_core(void (*visit)(fiber_core&, void*), void* argument);
 
 /// Whether a core is at this address. Takes no lock.
 bool is_core(const void* address) noexcept;
-
-/// Where the table of slabs lies: for who wants to pass it by.
-std::span<const std::byte> core_table_bytes() noexcept;
 
 // Marks, for epochs (parked.hpp): a byte for each core, so that marking one needs no room that could run out, and
 // one for each block of cores, so that unmarked ones cost next to nothing to pass by. A thread that is stopped at

@@ -2,6 +2,7 @@
 #include "sched/stopped_threads.hpp"
 
 #include "base/check.hpp"
+#include "base/static_tables.hpp"
 #include "platform/memory.hpp"
 #include "platform/suspend_signal.hpp"
 #include "sched/core_pool.hpp"
@@ -22,12 +23,14 @@
 #include <system_error>
 
 namespace tendril::detail {
+
+constinit std::atomic<bool> threads_observed{false};
+
 namespace {
 
 using record = stopped_thread;
 
 thread_hooks hooks{};
-std::atomic<bool> observing{false};
 /// Who holds it is not stopped meanwhile: others wait for it whose signal is held as well. And who is in the list, but
 /// does not know it yet, would seem to run. The collector's own lock is not taken with the signal held.
 constinit std::mutex list_mutex;
@@ -169,19 +172,43 @@ void visit_record(const record& r, const void* sp, worker_thread* runs, range_vi
 }  // namespace
 
 collected_thread::collected_thread(worker_thread& t) noexcept {
-  if (observing.load(std::memory_order_acquire)) enter(&t);
+  if (threads_observed.load(std::memory_order_acquire)) enter(&t);
 }
 
 collected_thread::~collected_thread() { forget_thread(); }
 
 stopped_thread* collect_guest() noexcept {
-  if (!observing.load(std::memory_order_acquire)) return nullptr;
+  if (!threads_observed.load(std::memory_order_acquire)) return nullptr;
   if (!thread_ends) at_thread_end.use();
   return enter(nullptr);
 }
 
+__attribute__((noinline)) void rest_observed(void (*wait)(void*) noexcept,
+                                             void* argument) noexcept {
+  record* const r = mine;
+  if (r == nullptr || r->own == nullptr) {
+    hooks.rest(wait, nullptr, argument);  // no fiber runs here now
+    return;
+  }
+  struct rest_of {
+    record* thread;
+    void (*wait)(void*) noexcept;
+    void* argument;
+  } self{r, wait, argument};
+  r->rests.store(true, std::memory_order_release);
+  hooks.rest(
+      [](void* s) noexcept {
+        const auto& rest = *static_cast<const rest_of*>(s);
+        rest.wait(rest.argument);
+      },
+      [](void* s) noexcept {
+        static_cast<rest_of*>(s)->thread->rests.store(false, std::memory_order_relaxed);
+      },
+      &self);
+}
+
 bool collector_stops(platform::thread_number thread) noexcept {
-  if (!observing.load(std::memory_order_acquire)) return false;
+  if (!threads_observed.load(std::memory_order_acquire)) return false;
   const std::scoped_lock hold(list_mutex);
   for (const record* r = first_record.load(); r != nullptr; r = r->next.load())
     if (r->own != nullptr && r->own->number.load(std::memory_order_relaxed) == thread)
@@ -193,22 +220,23 @@ void observe_threads(const thread_hooks& h, int suspend_signal) {
   const auto refuse = [](const char* why) {
     throw std::system_error(std::make_error_code(std::errc::operation_not_permitted), why);
   };
-  if (observing.load(std::memory_order_acquire))
+  if (threads_observed.load(std::memory_order_acquire))
     refuse("tendril: a collector observes the threads already; there can be one");
   if (!platform::wrap_suspend_signal(suspend_signal, &on_suspend))
     refuse("tendril: the signal by which the collector stops threads has no handler");
   hooks = h;
-  observing.store(true, std::memory_order_release);
+  threads_observed.store(true, std::memory_order_release);
 }
 
 void visit_static_tables(range_visitor visit) {
-  for (const std::span<const std::byte> table : {arena_table_bytes(), core_table_bytes()})
-    visit(table.data(), table.data() + table.size());
+  static_table::for_each(
+      [&](std::span<const std::byte> table) { visit(table.data(), table.data() + table.size()); });
 }
 
 bool threads_are_stopped() noexcept {
   for (const record* r = first_record.load(); r != nullptr; r = r->next.load())
-    if (r != mine && runs_fibers(*r) && r->sp.load(std::memory_order_acquire) == nullptr)
+    if (r != mine && runs_fibers(*r) && r->sp.load(std::memory_order_acquire) == nullptr &&
+        !r->rests.load(std::memory_order_acquire))
       return false;
   return true;
 }
@@ -226,17 +254,17 @@ __attribute__((noinline)) void visit_stopped_threads(range_visitor visit, bottom
       continue;
     }
     const void* const sp = r->sp.load(std::memory_order_acquire);
-    if (sp == nullptr)
-      continue;  // it runs no fiber, and is blocked where the collector knows of it
+    // It runs no fiber, and is blocked where the collector knows of it, as in rest().
+    if (sp == nullptr) continue;
     visit_record(*r, sp, r->runs, visit);
     set(r->handle, r->saved_end);
   }
 }
 
 void restore_bottoms(bottom_setter set) {
-  // Others may have been forgotten by the collector already, as their threads end.
+  // Of others nothing was changed; the collector may have forgotten them already, as their threads end.
   for (const record* r = first_record.load(); r != nullptr; r = r->next.load())
-    if (r == mine || r->saved_end != nullptr) set(r->handle, r->bottom);
+    if (r == mine || r->sp.load(std::memory_order_relaxed) != nullptr) set(r->handle, r->bottom);
 }
 
 }  // namespace tendril::detail

@@ -6,6 +6,7 @@
 #include "sched/fiber_core.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/slot_contract.hpp"
+#include "sched/stopped_threads.hpp"
 #include "sched/thread_waiter.hpp"
 #include "sched/worker.hpp"
 
@@ -66,7 +67,7 @@ class wait_setup {
         worker::park_current(w);
       else park_in_place(deadline_, reason);
     } else {
-      static_cast<thread_waiter*>(self_)->block(deadline_);
+      rest([this] { static_cast<thread_waiter*>(self_)->block(deadline_); });
     }
   }
 

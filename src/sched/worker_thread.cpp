@@ -61,7 +61,10 @@ void worker_thread::main() noexcept {
   number.store(platform::this_thread_number(), std::memory_order_relaxed);
   tls_thread = this;
   [[maybe_unused]] const thread_segments_if_built segments(*this);
-  while (worker* const w = owner.threads().next_worker(*this)) {
+  for (;;) {
+    worker* w = nullptr;
+    rest([&] { w = owner.threads().next_worker(*this); });
+    if (w == nullptr) break;
     hold.take(w);
     if (w->run()) break;  // the runtime ends
     // The worker has another thread by now, and the fiber that this one ran has left it.

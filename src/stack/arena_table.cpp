@@ -2,6 +2,7 @@
 #include "stack/arena_table.hpp"
 
 #include "base/check.hpp"
+#include "base/static_tables.hpp"
 #include "platform/memory.hpp"
 
 #include <atomic>
@@ -22,6 +23,7 @@ struct entry {
 };
 
 constinit entry entries[capacity];
+const static_table entries_noted(entries);
 constinit std::atomic<std::size_t> used{0};
 
 constexpr std::uintptr_t encode(std::uintptr_t base, unsigned shift, unsigned size_class) noexcept {
@@ -113,10 +115,6 @@ void* find_arena(const void* address, unsigned size_class) noexcept {
   const hit h = lookup(reinterpret_cast<std::uintptr_t>(address));
   if (h.at == nullptr || class_of(h.word) != size_class) return nullptr;
   return h.at->owner.load(std::memory_order_relaxed);
-}
-
-std::span<const std::byte> arena_table_bytes() noexcept {
-  return std::as_bytes(std::span(entries));
 }
 
 }  // namespace tendril::detail

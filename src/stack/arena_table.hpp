@@ -22,7 +22,6 @@
 #include "stack/small_segment_layout.hpp"
 
 #include <cstddef>
-#include <span>
 
 namespace tendril::detail {
 
@@ -57,8 +56,5 @@ void remove_arena(std::byte* base) noexcept;
 /// What add_arena was given as owner; null also when the arena is of another class. Only for addresses
 /// the caller knows to stay valid.
 void* find_arena(const void* address, unsigned size_class) noexcept;
-
-/// Where the table lies: for who wants to pass it by.
-std::span<const std::byte> arena_table_bytes() noexcept;
 
 }  // namespace tendril::detail

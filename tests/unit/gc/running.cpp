@@ -12,6 +12,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <chrono>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -39,6 +40,12 @@ namespace {
     if (!is_whole(first, seed + i)) return broken + 1;  // its link is as wrong
   }
   return broken;
+}
+
+/// How many threads the collections since the last call have stopped.
+std::atomic<int> stopped{0};
+void GC_CALLBACK count_stopped(GC_EventType what, void*) {
+  if (what == GC_EVENT_THREAD_SUSPENDED) ++stopped;
 }
 
 /// Holds a node in each of its frames, and gives the others room in the innermost.
@@ -151,6 +158,62 @@ TEST_SUITE("gc_running") {
       end.notify_all();
       for (fiber& f : all) f.join();
     });
+    CHECK(broken == 0);
+  }
+
+  TEST_CASE("threads that sleep are not woken to be stopped, and what they hold is found") {
+    collector();
+    node_count& count = tendril::test::new_count();
+    node* const mine = count.make(7);
+    runtime rt({.workers = 3});
+    GC_set_on_thread_event(&count_stopped);
+    // The test's thread waits, two workers have nothing to do, after a while.
+    rt.run([&] {
+      do {
+        stopped = 0;
+        GC_gcollect();
+        this_fiber::yield();
+      } while (stopped != 0);
+      tendril::test::collect();
+    });
+    GC_set_on_thread_event(nullptr);
+    CHECK(is_whole(mine, 7));
+  }
+
+  TEST_CASE("threads that fall asleep and are woken, while others collect, lose nothing") {
+    collector();
+    const long rounds = tendril::test::rounds(200, 20);
+    node_count& count = tendril::test::new_count();
+    std::atomic<long> broken{0};
+    std::atomic<int> running{3};
+    runtime sleepers({.workers = 3});
+    runtime rt({.workers = 1});
+    std::vector<std::thread> threads;
+    for (int t = 0; t != 3; ++t)
+      threads.emplace_back([&, t] {
+        GC_stack_base base;
+        GC_get_stack_base(&base);
+        GC_register_my_thread(&base);
+        for (long i = 0; i != rounds; ++i) {
+          node* const mine = count.make(i);
+          // Wakes a worker, which goes to sleep again, and sleeps meanwhile.
+          node* other = nullptr;
+          sleepers.run([&, t] {
+            other = count.make(t, count.make(i));
+            if (i % 2 == 0) this_fiber::sleep_for(std::chrono::microseconds(50));
+          });
+          broken += is_whole(mine, i) && is_whole(other, t) && is_whole(other->next, i) ? 0 : 1;
+        }
+        --running;
+        GC_unregister_my_thread();
+      });
+    rt.run([&] {
+      while (running != 0) {
+        GC_gcollect();
+        this_fiber::yield();
+      }
+    });
+    for (std::thread& t : threads) t.join();
     CHECK(broken == 0);
   }
 }
