@@ -34,8 +34,11 @@ struct flow_state {
   exception_state exceptions;
   int error_number;
 
+  /// Member by member: compilers read a struct by one wide load, which waits for the narrower stores of the
+  /// fiber that has just been switched to (2 ns of a yield).
   explicit flow_state(const thread_slots& from) noexcept
-      : exceptions(*from.exceptions), error_number(*from.error_number) {}
+      : exceptions{from.exceptions->caught, from.exceptions->uncaught},
+        error_number(*from.error_number) {}
   void restore(const thread_slots& to) const noexcept {
     *to.exceptions = exceptions;
     *to.error_number = error_number;

@@ -41,8 +41,8 @@ outcome reason_to_give_up(const waiter* self, const wait_block& block,
 /// What must be undone at the end of a wait: the timer, the callback.
 class wait_setup {
  public:
-  wait_setup(waiter* self, wait_block& block, const wait_options& o,
-             time_point look_again = no_deadline)
+  [[gnu::always_inline]] wait_setup(waiter* self, wait_block& block, const wait_options& o,
+                                    time_point look_again = no_deadline)
       : self_(self), block_(block) {
     deadline_ = std::min(o.deadline, look_again);
     if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);

@@ -319,7 +319,8 @@ void worker::yield_current(worker* w) noexcept {
   if (failed) w->counters_.finished.publish();
   // The joiner may have freed the core by now: self is not touched below.
   if (!is_tasklet(what)) [[likely]] {
-    w->dead_slice_ = frame->slice;
+    w->dead_slice_.low = frame->slice.low;  // two stores, which two loads read: see flow_state
+    w->dead_slice_.high = frame->slice.high;
     static_cast<own_frame*>(frame)->~own_frame();
   }
   return {w, frame, what, mine};
