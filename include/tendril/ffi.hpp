@@ -38,12 +38,16 @@ inline const volatile auto unnamed_target = F;
 template <auto F>
 using target_type = std::remove_cv_t<decltype(F)>;
 
-/// F, named in no instruction if it is a function: a linker that meets the name of an unsplit function
-/// inside a split one makes the latter ask for a large stack each time it is entered.
+/// F. In code for segmented stacks it is named in no instruction if it is a function: a linker that meets the name of
+/// an unsplit function inside a split one makes the latter ask for a large stack each time it is entered.
 template <auto F>
 [[gnu::always_inline]] inline target_type<F> known_target() noexcept {
+#ifdef TENDRIL_SPLIT_CODE
   if constexpr (std::is_pointer_v<target_type<F>>) return unnamed_target<F>;
   else return F;
+#else
+  return F;
+#endif
 }
 
 }  // namespace detail
