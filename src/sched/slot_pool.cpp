@@ -25,7 +25,7 @@ slot_pool::slot_pool(const slot_options& options)
     : limit_(options.most),
       at_first_(std::min(options.at_first, options.most)),
       arena_(options.size_class, options.most, options.guard),
-      slots_(std::make_unique<slot[]>(limit_)) {}
+      slots_(std::allocator<slot>().allocate(limit_)) {}
 
 slot_pool::~slot_pool() {
   for (unsigned i = 0; i != made(); ++i)
@@ -35,6 +35,8 @@ slot_pool::~slot_pool() {
     [[maybe_unused]] const bool listed_once = std::exchange(s->listed, false);
     TENDRIL_ASSERT(listed_once, "a free slot is in one list, once");
   }
+  std::destroy_n(slots_, made());
+  std::allocator<slot>().deallocate(slots_, limit_);
 }
 
 slot& slot_pool::at(unsigned index) noexcept { return slots_[index]; }
@@ -101,7 +103,7 @@ slot* slot_pool::make(unsigned most) noexcept {
   if (index == 0)
     extend_slot_hull(slice_base(slice.low, arena_.size_class()),
                      arena_.most() * class_bytes(arena_.size_class()));
-  slot& s = slots_[index];
+  slot& s = *std::construct_at(slots_ + index);
   s.slice = slice;
   made_.store(index + 1, std::memory_order_release);  // pairs with usable()'s acquire
   return &s;

@@ -88,10 +88,10 @@ class slot_pool {
   /// Acquire: the slots below that number can be used.
   unsigned usable() const noexcept { return made_.load(std::memory_order_acquire); }
   slot& at(unsigned index) noexcept;
-  /// Null: the address is in none.
+  /// Null: the address is in none that has been made.
   slot* find(const void* address) noexcept {
     const unsigned i = arena_.index_of(address);
-    return i != slot_arena::none ? &at(i) : nullptr;
+    return i < usable() ? &at(i) : nullptr;
   }
 
  private:
@@ -106,7 +106,9 @@ class slot_pool {
   const unsigned limit_;
   const unsigned at_first_;
   slot_arena arena_;
-  std::unique_ptr<slot[]> slots_;
+  /// Room for `limit_`, of which the first made() are constructed: a runtime without tasklets, and nearly all are that,
+  /// touches none of its pages.
+  slot* const slots_;
   std::atomic<unsigned> made_{0};
   std::atomic<unsigned> kept_{0};  ///< exclusive ones
   spinlock lock_;
