@@ -15,6 +15,9 @@
 // 3 % of the time is disturbed, and counts only where fewer than ten undisturbed ones are left (the
 // output then says so).
 //
+// `fiber/reserved intercepted` is the same program with tendril::intercept preloaded, which nothing in it uses: its
+// figures are also given as ratios to `fiber/reserved`, within the cycle.
+//
 // Does not show: networks with loss or latency, TLS, big responses, more than one core per server.
 
 #include "bench/scenario/plaintext_servers.hpp"
@@ -26,6 +29,8 @@
 #include "bench/support/statistics.hpp"
 #include "bench/support/table.hpp"
 
+#include <tendril/intercept.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -33,16 +38,27 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <stdexcept>
 
 namespace bench {
 namespace {
+
+#ifndef TENDRIL_BENCH_FRONT  // the path of tendril::intercept's library; empty: not built
+#define TENDRIL_BENCH_FRONT ""
+#endif
+constexpr const char* intercepted = "fiber/reserved intercepted";
 
 using namespace std::chrono_literals;
 
 int serve_plaintext(const arguments& args, role_output& out) {
   const std::string impl = args.text("impl");
   const auto port = static_cast<std::uint16_t>(args.number("port", 0));
-  const port_callback ready = [&](std::uint16_t bound) { out.send("port", std::to_string(bound)); };
+  const bool preloaded = !args.text("preload", "").empty();
+  const port_callback ready = [&](std::uint16_t bound) {
+    if (preloaded && !tendril::interception::is_installed())
+      throw std::runtime_error("nothing is intercepted, with LD_PRELOAD=" + args.text("preload"));
+    out.send("port", std::to_string(bound));
+  };
   want_descriptors(static_cast<unsigned>(args.number("connections", 1000)) + 64);
   if (impl == "callbacks") serve_callbacks(port, ready);
   else if (impl == "epoll") serve_epoll(port, ready);
@@ -212,6 +228,20 @@ void report_server(context& ctx, const server_under_test& s, const servers& all,
   out.row(cells);
 }
 
+/// What it costs that tendril::intercept is there, though nothing calls it.
+void report_intercepted(context& ctx, const servers& all, const parameters& params) {
+  const server_under_test* const with = find(all, intercepted);
+  const server_under_test* const without = find(all, "fiber/reserved");
+  if (with == nullptr || without == nullptr) return;
+  const quartiles rate = quartiles_of(ratios(*with, *without, &sample::rate));
+  const quartiles cpu = quartiles_of(ratios(*with, *without, &sample::cpu_us));
+  ctx.add(intercepted, "ratio_to_plain", rate.median, "ratio", params);
+  ctx.add(intercepted, "cpu_ratio_to_plain", cpu.median, "ratio", params);
+  std::printf("  %s to fiber/reserved: requests/s %s (%s..%s), cpu %s (%s..%s)\n", intercepted,
+              fixed(rate.median, 3).c_str(), fixed(rate.q1, 3).c_str(), fixed(rate.q3, 3).c_str(),
+              fixed(cpu.median, 3).c_str(), fixed(cpu.q1, 3).c_str(), fixed(cpu.q3, 3).c_str());
+}
+
 /// "Requests/sec: 123.45" of wrk, for one server while the others idle.
 double wrk_rate(std::uint16_t port, int core, unsigned connections) {
   const std::string text = output_of({"wrk", "-t1", "-c" + std::to_string(connections), "-d2s",
@@ -303,6 +333,7 @@ void measure(context& ctx, const std::vector<std::string>& variants, const confi
   for (const auto& s : all) report_server(ctx, *s, all, params, out);
   if (!ctx.self_check()) out.row({"published: green threads / async", "162,019", "0.907"});
   out.print();
+  report_intercepted(ctx, all, params);
   if (std::any_of(all.begin(), all.end(), [](const auto& s) { return quiet_cycles(*s) < enough; }))
     std::printf("  note: fewer than %zu undisturbed cycles: these are figures of a busy machine\n",
                 enough);
@@ -319,8 +350,12 @@ void run(context& ctx) {
   std::vector<std::string> variants{"callbacks", "epoll", "thread", "task", "async1"};
   for (const std::string& stack : stack_variants()) variants.push_back("fiber/" + stack);
   for (const configuration c :
-       {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}})
-    measure(ctx, variants, c, std::chrono::seconds(ctx.pick(15, 120)));
+       {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}}) {
+    auto these = variants;
+    if (*TENDRIL_BENCH_FRONT != '\0' && c.pipeline == 1 && c.connections == 64)
+      these.push_back(intercepted);
+    measure(ctx, these, c, std::chrono::seconds(ctx.pick(15, 120)));
+  }
 }
 
 const registration entry(
@@ -328,12 +363,17 @@ const registration entry(
      "plaintext: HTTP/1.1 keep-alive, one fiber per connection against raw callbacks",
      "the share of a raw libuv callback server's throughput, tail latency and CPU that fibers keep",
      "real networks, TLS, large bodies, several cores per server",
-     {"callbacks", "epoll", "thread", "task", "async1", "fiber/<stack>"},
+     {"callbacks", "epoll", "thread", "task", "async1", "fiber/<stack>", intercepted},
      run});
 
 }  // namespace
 
 arguments plaintext_arguments(const std::string& variant) {
+  if (variant == intercepted) {
+    arguments args = fiber_arguments("reserved");
+    args.set("preload", TENDRIL_BENCH_FRONT);
+    return args;
+  }
   const auto slash = variant.find('/');
   return slash != std::string::npos ? fiber_arguments(variant.substr(slash + 1))
                                     : arguments{{"impl", variant.substr(0, variant.find('#'))}};

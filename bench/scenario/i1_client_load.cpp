@@ -154,6 +154,8 @@ void one_client(load& l, int i) {
 struct outcome {
   double per_second = 0;
   double resident_bytes = 0;
+  double each_bytes =
+      0;  // resident, of a client: what came between the first one's start and the load
   double all_bytes = 0;  // with page tables, and the kernel's stacks of the threads
 };
 
@@ -170,7 +172,9 @@ double threads_of_this_process() {
 }
 
 /// From a thread that is no client's: lets all connect, has them ask for so long; `join` waits for their ends.
-outcome drive(load& l, std::chrono::milliseconds length, const std::function<void()>& join) {
+/// `before`: the process' memory without clients.
+outcome drive(load& l, int count, const memory_use& before, std::chrono::milliseconds length,
+              const std::function<void()>& join) {
   l.connected.wait();
   const auto begin = steady::now();
   l.begin.count_down();
@@ -183,15 +187,17 @@ outcome drive(load& l, std::chrono::milliseconds length, const std::function<voi
   if (!l.wrong.empty()) fail(l.wrong);
   const auto resident = static_cast<double>(use.resident_bytes);
   return {static_cast<double>(l.done) / seconds, resident,
+          (resident - static_cast<double>(before.resident_bytes)) / count,
           resident + static_cast<double>(use.page_table_bytes) + threads * kernel_stack_bytes};
 }
 
 template <class Client>
 outcome with_threads(int count, std::chrono::milliseconds length) {
   load l(count);
+  const memory_use before = read_memory_use();
   std::vector<std::thread> clients;
   for (int i = 0; i != count; ++i) clients.emplace_back([&l, i] { one_client<Client>(l, i); });
-  return drive(l, length, [&] {
+  return drive(l, count, before, length, [&] {
     for (std::thread& t : clients) t.join();
   });
 }
@@ -202,8 +208,9 @@ outcome with_fibers(int count, std::chrono::milliseconds length) {
   // What libpq's and hiredis' manuals ask of a thread's stack is not much; formatting and the resolver are.
   tendril::runtime rt(
       {.workers = 1, .stack = {tendril::stack_kind::reserved, std::size_t{256} << 10}});
+  const memory_use before = read_memory_use();
   for (int i = 0; i != count; ++i) rt.spawn([&l, i] { one_client<Client>(l, i); });
-  return drive(l, length, [&] { rt.drain(); });
+  return drive(l, count, before, length, [&] { rt.drain(); });
 }
 
 int load_clients(const arguments& args, role_output& out) {
@@ -222,6 +229,7 @@ int load_clients(const arguments& args, role_output& out) {
                                          : with_threads<postgres_client>(count, length);
   out.send("per_second", o.per_second);
   out.send("resident_bytes", o.resident_bytes);
+  out.send("each_bytes", o.each_bytes);
   out.send("all_bytes", o.all_bytes);
   return 0;
 }
@@ -232,12 +240,14 @@ const role_registration load_role("load-clients", load_clients);
 struct side {
   std::vector<double> rates;
   std::vector<double> bytes;
+  std::vector<double> each_bytes;
   std::vector<double> all_bytes;
 
   void measure(const arguments& args) {
     const auto figures = run_role("load-clients", args);
     rates.push_back(figures.at("per_second"));
     bytes.push_back(figures.at("resident_bytes"));
+    each_bytes.push_back(figures.at("each_bytes"));
     all_bytes.push_back(figures.at("all_bytes"));
   }
 };
@@ -251,6 +261,7 @@ int compare_clients(const arguments& args, role_output& out) {
   side threads;
   std::vector<double> rate_ratios;
   std::vector<double> byte_ratios;
+  std::vector<double> each_byte_ratios;
   std::vector<double> all_byte_ratios;
   for (long r = 0; r != rounds; ++r) {
     // Who is first alternates: the server's state is part of both.
@@ -260,14 +271,18 @@ int compare_clients(const arguments& args, role_output& out) {
     }
     rate_ratios.push_back(fibers.rates.back() / threads.rates.back());
     byte_ratios.push_back(fibers.bytes.back() / threads.bytes.back());
+    each_byte_ratios.push_back(fibers.each_bytes.back() / threads.each_bytes.back());
     all_byte_ratios.push_back(fibers.all_bytes.back() / threads.all_bytes.back());
   }
   out.send("fiber_per_second", median(fibers.rates));
   out.send("thread_per_second", median(threads.rates));
   out.send("fiber_bytes", median(fibers.bytes));
   out.send("thread_bytes", median(threads.bytes));
+  out.send("fiber_each_bytes", median(fibers.each_bytes));
+  out.send("thread_each_bytes", median(threads.each_bytes));
   out.send("rate_ratio", median(rate_ratios));
   out.send("rss_ratio", median(byte_ratios));
+  out.send("each_ratio", median(each_byte_ratios));
   out.send("memory_ratio", median(all_byte_ratios));
   return 0;
 }

@@ -3,8 +3,9 @@
 // I1: unmodified client libraries, with a fiber for each connection or a thread for each. The same program, linked
 // with tendril::intercept; the same code in both variants (i1_client_load.cpp): libpq and hiredis as their manuals
 // show them. Fibers have one worker; threads have all cores. The servers are Debian's, on the loopback interface, and
-// share the machine, so rates are those of client and server together. Memory is the resident set, whose larger part
-// is the libraries' code in both; and, as "with the kernel's", that with page tables and the threads' kernel stacks.
+// share the machine, so rates are those of client and server together. Memory is the resident set, of
+// which ten megabytes are the program and its libraries in both; what it grows by with each client, "each"; and, as
+// "with the kernel's", all with page tables and the threads' kernel stacks.
 //
 // Does not show: servers on other machines, where the client's share of the time is all of it.
 
@@ -66,13 +67,12 @@ std::map<std::string, double> compare(const library& l, long rounds, long ms) {
 void run(context& ctx) {
   const long rounds = ctx.pick(3L, 9L);
   const long ms = ctx.pick(1000L, 5000L);
-  // Each connection is a process of PostgreSQL's.
   const library libraries[] = {
       {"hiredis", "redis", "commands_per_second", "commands_ratio_to_threads", 1000},
-      {"libpq", "postgres", "queries_per_second", "queries_ratio_to_threads", ctx.pick(300, 1000)},
+      {"libpq", "postgres", "queries_per_second", "queries_ratio_to_threads", 1000},
   };
   table t({"client", "connections", "fibers 1/s", "threads 1/s", "ratio", "fibers MB", "threads MB",
-           "ratio", "with the kernel's"});
+           "ratio", "each", "each", "ratio", "with the kernel's"});
   for (const library& l : libraries) {
     ctx.attempt("fiber/intercept", [&] {
       const auto f = compare(l, rounds, ms);
@@ -87,11 +87,16 @@ void run(context& ctx) {
       ctx.add("fiber/intercept", "rss_bytes", f.at("fiber_bytes"), "B", params);
       ctx.add("thread", "rss_bytes", f.at("thread_bytes"), "B", params);
       ctx.add("fiber/intercept", "rss_ratio_to_threads", f.at("rss_ratio"), "ratio", params);
+      ctx.add("fiber/intercept", "rss_bytes_each", f.at("fiber_each_bytes"), "B", params);
+      ctx.add("thread", "rss_bytes_each", f.at("thread_each_bytes"), "B", params);
+      ctx.add("fiber/intercept", "rss_each_ratio_to_threads", f.at("each_ratio"), "ratio", params);
       ctx.add("fiber/intercept", "memory_ratio_to_threads", f.at("memory_ratio"), "ratio", params);
       t.row({l.name, std::to_string(l.clients), fixed(f.at("fiber_per_second"), 0),
              fixed(f.at("thread_per_second"), 0), fixed(f.at("rate_ratio"), 2),
              fixed(f.at("fiber_bytes") / 1e6, 1), fixed(f.at("thread_bytes") / 1e6, 1),
-             fixed(f.at("rss_ratio"), 2), fixed(f.at("memory_ratio"), 2)});
+             fixed(f.at("rss_ratio"), 2), fixed(f.at("fiber_each_bytes"), 0),
+             fixed(f.at("thread_each_bytes"), 0), fixed(f.at("each_ratio"), 2),
+             fixed(f.at("memory_ratio"), 2)});
     });
   }
   t.print();

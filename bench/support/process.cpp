@@ -18,6 +18,7 @@
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -56,6 +57,22 @@ void make_pipe(unique_fd& reader, unique_fd& writer) {
   if (::pipe2(ends, O_CLOEXEC) != 0) throw_errno("pipe2");
   reader.reset(ends[0]);
   writer.reset(ends[1]);
+}
+
+/// This process' environment, with `library` before all others that are preloaded; as it is, if that is empty.
+std::vector<std::string> environment_with(const std::string& library) {
+  constexpr std::string_view preload = "LD_PRELOAD=";
+  std::vector<std::string> all;
+  std::string others;
+  for (char** e = environ; *e != nullptr; ++e) {
+    const std::string_view variable(*e);
+    if (!library.empty() && variable.substr(0, preload.size()) == preload)
+      others = variable.substr(preload.size());
+    else all.emplace_back(variable);
+  }
+  if (!library.empty())
+    all.push_back(std::string(preload) + library + (others.empty() ? "" : ":" + others));
+  return all;
 }
 
 std::vector<char*> c_strings(std::vector<std::string>& words) {
@@ -104,6 +121,8 @@ child_process child_process::start(const std::string& role_name, const arguments
   for (std::string& w : args.words()) words.push_back(std::move(w));
   words.insert(words.end(), {"--report-fd", std::to_string(writer.get())});
   const std::vector<char*> argv = c_strings(words);
+  std::vector<std::string> variables = environment_with(args.text("preload", ""));
+  const std::vector<char*> envp = c_strings(variables);
   const cpu_set_t mask = mask_for(core);
   const pid_t parent = ::getpid();
 
@@ -114,7 +133,7 @@ child_process child_process::start(const std::string& role_name, const arguments
     if (::getppid() != parent) ::_exit(126);  // the parent died before prctl took effect
     ::sched_setaffinity(0, sizeof mask, &mask);
     ::fcntl(writer.get(), F_SETFD, 0);
-    ::execv(program.c_str(), argv.data());
+    ::execve(program.c_str(), argv.data(), envp.data());
     ::_exit(127);
   }
   if (const int error = ::clock_getcpuclockid(child.pid_, &child.cpu_clock_); error != 0)

@@ -34,7 +34,8 @@ std::chrono::nanoseconds own_run_queue_wait();
 class child_process {
  public:
   /// Starts `role_name` with `args` on `core`, in this program or, if `args` has "program", in the one of
-  /// that name beside it. Throws std::system_error naming a program that is not there.
+  /// that name beside it; with the library "preload", a path, before all others, if `args` has that. Throws
+  /// std::system_error naming a program that is not there.
   static child_process start(const std::string& role_name, const arguments& args, int core);
 
   child_process(child_process&& other) noexcept;
