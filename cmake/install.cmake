@@ -67,8 +67,7 @@ configure_file(cmake/tendril.pc.in "${PROJECT_BINARY_DIR}/tendril.pc" @ONLY)
 install(FILES
   "${PROJECT_BINARY_DIR}/tendril-config.cmake"
   "${PROJECT_BINARY_DIR}/tendril-config-version.cmake"
-  "${PROJECT_SOURCE_DIR}/cmake/tendril-lz4.cmake"
-  "${PROJECT_SOURCE_DIR}/cmake/tendril-uv.cmake"
+  "${PROJECT_SOURCE_DIR}/cmake/tendril-find.cmake"
   DESTINATION "${TENDRIL_CMAKE_DIR}")
 if(TENDRIL_HAS_SEGMENTED)
   install(FILES "${PROJECT_SOURCE_DIR}/cmake/segmented.cmake" DESTINATION "${TENDRIL_CMAKE_DIR}")
