@@ -4,17 +4,20 @@
 #pragma once
 
 #include <exception>
+#include <future>
 #include <string>
 #include <system_error>
 
 namespace tendril::test {
 
-/// The code of the std::system_error that f throws; no error when it returns. Others pass through.
+/// The code of the std::system_error or std::future_error that f throws; no error when it returns. Others pass through.
 template <class F>
 std::error_code error_of(F&& f) {
   try {
     f();
   } catch (const std::system_error& e) {
+    return e.code();
+  } catch (const std::future_error& e) {
     return e.code();
   }
   return {};

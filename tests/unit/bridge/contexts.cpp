@@ -2,17 +2,13 @@
 //
 // Which context is in force, and where what follows a wait runs.
 #include "support/contexts.hpp"
-#include "support/errors.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
-#include <tendril/channel.hpp>
-#include <tendril/condition_variable.hpp>
 #include <tendril/context.hpp>
 #include <tendril/detail/timed.hpp>
 #include <tendril/error.hpp>
 #include <tendril/future.hpp>
-#include <tendril/latch.hpp>
 #include <tendril/mutex.hpp>
 #include <tendril/scope.hpp>
 #include <tendril/semaphore.hpp>
@@ -22,12 +18,8 @@
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <coroutine>
-#include <memory>
 #include <mutex>
-#include <optional>
 #include <shared_mutex>
-#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -37,7 +29,6 @@ using tendril::configure_await;
 using tendril::configure_await_scope;
 using tendril::loop_context;
 using tendril::synchronization_context;
-using tendril::throttling_context;
 using tendril::use_context;
 using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;

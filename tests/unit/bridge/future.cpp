@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/allocations.hpp"
+#include "support/errors.hpp"
 #include "support/with_workers.hpp"
 
 #include <tendril/error.hpp>
@@ -14,23 +15,10 @@
 #include <system_error>
 
 using namespace std::chrono_literals;
+using tendril::test::error_of;
 using tendril::test::on_everyone;
 using tendril::test::on_fibers;
 using tendril::test::with_workers;
-
-namespace {
-
-template <class F>
-std::error_code future_error_of(F f) {
-  try {
-    f();
-  } catch (const std::future_error& e) {
-    return e.code();
-  }
-  return {};
-}
-
-}  // namespace
 
 TEST_SUITE("future") {
   TEST_CASE("delivers a value, a reference, nothing, an exception") {
@@ -81,7 +69,7 @@ TEST_SUITE("future") {
         tendril::promise<int> moved(std::move(p));
       }
       CHECK(f.is_ready());
-      CHECK(future_error_of([&] { f.get(); }) == std::future_errc::broken_promise);
+      CHECK(error_of([&] { f.get(); }) == std::future_errc::broken_promise);
       const tendril::promise<int> unused;
     });
   }
@@ -89,16 +77,15 @@ TEST_SUITE("future") {
   TEST_CASE("misuse is answered with std::future_error") {
     tendril::promise<int> p;
     auto f = p.get_future();
-    CHECK(future_error_of([&] { (void)p.get_future(); }) ==
-          std::future_errc::future_already_retrieved);
+    CHECK(error_of([&] { (void)p.get_future(); }) == std::future_errc::future_already_retrieved);
     p.set_value(1);
-    CHECK(future_error_of([&] { p.set_value(2); }) == std::future_errc::promise_already_satisfied);
+    CHECK(error_of([&] { p.set_value(2); }) == std::future_errc::promise_already_satisfied);
     CHECK(f.get() == 1);
-    CHECK(future_error_of([&] { f.get(); }) == std::future_errc::no_state);
-    CHECK(future_error_of([&] { f.wait_for(1ms); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { f.get(); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { f.wait_for(1ms); }) == std::future_errc::no_state);
     tendril::promise<int> taken(std::move(p));
-    CHECK(future_error_of([&] { p.set_value(1); }) == std::future_errc::no_state);
-    CHECK(future_error_of([&] { (void)p.get_future(); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { p.set_value(1); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { (void)p.get_future(); }) == std::future_errc::no_state);
   }
 
   TEST_CASE("timed waits; a timed-out or stopped wait leaves the future valid") {
@@ -191,7 +178,7 @@ TEST_SUITE("future") {
     counted second;
     CHECK_FALSE(access::is_ready(f));
     CHECK(access::on_ready(f, first));
-    CHECK(future_error_of([&] { (void)access::on_ready(f, second); }) ==
+    CHECK(error_of([&] { (void)access::on_ready(f, second); }) ==
           std::future_errc::future_already_retrieved);
     CHECK(access::withdraw(f, first));
     CHECK_FALSE(access::withdraw(f, first));
@@ -205,7 +192,7 @@ TEST_SUITE("future") {
     CHECK(first.runs == 0);
     CHECK(access::take(f) == "set");
     CHECK_FALSE(f.valid());
-    CHECK(future_error_of([&] { (void)access::on_ready(f, first); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { (void)access::on_ready(f, first); }) == std::future_errc::no_state);
 
     auto born_ready = tendril::make_ready_future(3);
     CHECK_FALSE(access::on_ready(born_ready, first));

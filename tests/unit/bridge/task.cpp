@@ -2,6 +2,7 @@
 #include <tendril/task.hpp>
 
 #include "support/allocations.hpp"
+#include "support/errors.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
@@ -24,6 +25,7 @@
 using namespace std::chrono_literals;
 using tendril::await;
 using tendril::task;
+using tendril::test::error_of;
 using tendril::test::on_everyone;
 using tendril::test::on_fibers;
 using tendril::test::stack_of_its_own;
@@ -48,18 +50,6 @@ task<int> get(tendril::future<int> f) { co_return co_await std::move(f); }
 task<int> deep(int d) {
   if (d == 0) co_return 0;  // not ?: gcc 12 evaluates co_await in the branch that is not taken
   co_return 1 + co_await deep(d - 1);
-}
-
-template <class F>
-std::error_code code_of(F f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  } catch (const std::future_error& e) {
-    return e.code();
-  }
-  return {};
 }
 
 /// Says when it is destroyed.
@@ -136,7 +126,7 @@ TEST_SUITE("task") {
       auto b = tendril::start(length(shared), source.get_token());
       auto c = tendril::start(length(shared));
       source.request_stop();
-      CHECK(code_of([&] { b.get(); }) == std::errc::operation_canceled);
+      CHECK(error_of([&] { b.get(); }) == std::errc::operation_canceled);
       tendril::fiber setter([&] { p.set_value("seven.."); });
       CHECK(await(shared) == "seven..");
       CHECK(a.get() + c.get() + await(length(shared)) == 21);
@@ -210,7 +200,7 @@ TEST_SUITE("task") {
       CHECK(running.get() == 100);
       CHECK(sum == 99 * 100);
       back.close();
-      CHECK(code_of([&] { await(tendril::async_send(back, 1)); }) ==
+      CHECK(error_of([&] { await(tendril::async_send(back, 1)); }) ==
             make_error_code(tendril::errc::channel_closed));
     });
   }
@@ -252,22 +242,22 @@ TEST_SUITE("task") {
   TEST_CASE("empty tasks say so") {
     task<int> none;
     CHECK_FALSE(none.valid());
-    CHECK(code_of([&] { await(std::move(none)); }) == std::errc::invalid_argument);
-    CHECK(code_of([&] { (void)tendril::start(std::move(none)); }) == std::errc::invalid_argument);
+    CHECK(error_of([&] { await(std::move(none)); }) == std::errc::invalid_argument);
+    CHECK(error_of([&] { (void)tendril::start(std::move(none)); }) == std::errc::invalid_argument);
     auto one = value(1);
     CHECK(one.valid());
     CHECK(await(std::move(one)) == 1);
     CHECK_FALSE(one.valid());
-    CHECK(code_of([&] { await(std::move(one)); }) == std::errc::invalid_argument);
+    CHECK(error_of([&] { await(std::move(one)); }) == std::errc::invalid_argument);
     const auto again = []() -> task<int> {
       auto t = value(1);
       int n = co_await std::move(t);
       n += co_await std::move(t);
       co_return n;
     };
-    CHECK(code_of([&] { await(again()); }) == std::errc::invalid_argument);
+    CHECK(error_of([&] { await(again()); }) == std::errc::invalid_argument);
     tendril::future<int> nothing;
-    CHECK(code_of([&] { await(get(std::move(nothing))); }) == std::future_errc::no_state);
+    CHECK(error_of([&] { await(get(std::move(nothing))); }) == std::future_errc::no_state);
   }
 
   TEST_CASE("a coroutine that awaits its own result is told") {
@@ -521,7 +511,7 @@ TEST_SUITE("task_stop") {
       };
       const auto top = [&]() -> task<int> { co_return co_await bottom(never.get_future()); };
       std::error_code code;
-      tendril::fiber waits([&] { code = code_of([&] { await(top()); }); });
+      tendril::fiber waits([&] { code = error_of([&] { await(top()); }); });
       begun.acquire();
       waits.request_stop();
       waits.join();
@@ -535,7 +525,7 @@ TEST_SUITE("task_stop") {
       tendril::promise<int> never;
       std::error_code code;
       tendril::fiber waits([&] {
-        code = code_of([&] {
+        code = error_of([&] {
           const tendril::deadline_scope limit(1ms);
           await(get(never.get_future()));
         });
@@ -590,7 +580,7 @@ TEST_SUITE("task_stop") {
     tendril::promise<int> never;
     auto f = tendril::start(get(never.get_future()), source.get_token());
     CHECK(f.is_ready());
-    CHECK(code_of([&] { f.get(); }) == std::errc::operation_canceled);
+    CHECK(error_of([&] { f.get(); }) == std::errc::operation_canceled);
   }
 
   TEST_CASE("channels, sleeps and joins end") {

@@ -2,41 +2,21 @@
 //
 // throttling_context: how many at a time.
 #include "support/contexts.hpp"
-#include "support/errors.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
-#include <tendril/channel.hpp>
-#include <tendril/condition_variable.hpp>
 #include <tendril/context.hpp>
-#include <tendril/detail/timed.hpp>
 #include <tendril/error.hpp>
-#include <tendril/future.hpp>
-#include <tendril/latch.hpp>
-#include <tendril/mutex.hpp>
 #include <tendril/scope.hpp>
 #include <tendril/semaphore.hpp>
-#include <tendril/shared_mutex.hpp>
-#include <tendril/task.hpp>
 
 #include <array>
 #include <atomic>
-#include <chrono>
-#include <coroutine>
-#include <memory>
-#include <mutex>
-#include <optional>
-#include <shared_mutex>
-#include <string>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 using namespace std::chrono_literals;
-using tendril::configure_await;
-using tendril::configure_await_scope;
 using tendril::loop_context;
-using tendril::synchronization_context;
 using tendril::throttling_context;
 using tendril::use_context;
 using tendril::test::run_on_own_stack;

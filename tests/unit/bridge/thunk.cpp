@@ -3,6 +3,7 @@
 // What a thunk hands over: values, exceptions, references, what can only be moved, members; whether it waits or
 // not, called from fibers and from plain threads.
 #include "support/allocations.hpp"
+#include "support/errors.hpp"
 #include "support/everywhere.hpp"
 #include "support/with_workers.hpp"
 
@@ -26,6 +27,7 @@
 
 using tendril::future;
 using tendril::thunk;
+using tendril::test::error_of;
 using tendril::test::everywhere;
 using tendril::test::with_workers;
 using tendril::this_fiber::yield;
@@ -77,15 +79,6 @@ struct counter {
     return value += n;
   }
 };
-
-std::error_code error_of(std::function<void()> f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  }
-  return {};
-}
 
 // One operation with two faces, each of which is by default a bridge to the other: a class may override
 // either, and callers call either.

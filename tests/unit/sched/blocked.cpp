@@ -3,6 +3,7 @@
 // Fibers that block their threads. Each case lets a fiber block in a system call until something that
 // needs its worker has happened: one that fails hangs, and the watchdog says so. None depends on how long
 // the monitor takes.
+#include "support/block.hpp"
 #include "support/forked.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
@@ -42,36 +43,13 @@ using tendril::fiber;
 using tendril::fiber_options;
 using tendril::runtime;
 using tendril::runtime_options;
+using tendril::test::block;
 using tendril::test::child_result;
 using tendril::test::run_forked;
 using tendril::test::run_on_own_stack;
 using tendril::test::watchdog;
 namespace detail = tendril::detail;
 namespace this_fiber = tendril::this_fiber;
-
-/// A pipe on which a fiber blocks its thread until release().
-class block {
- public:
-  block() {
-    if (::pipe(ends_) != 0) std::abort();
-  }
-  ~block() {
-    ::close(ends_[0]);
-    ::close(ends_[1]);
-  }
-  block(const block&) = delete;
-  block& operator=(const block&) = delete;
-
-  [[gnu::noinline]] void enter() const {
-    char byte;
-    [[maybe_unused]] const auto n = ::read(ends_[0], &byte, 1);
-    asm volatile("" : : : "memory");
-  }
-  void release() const { [[maybe_unused]] const auto n = ::write(ends_[1], "", 1); }
-
- private:
-  int ends_[2];
-};
 
 [[gnu::noinline]] long thread_number() { return ::syscall(SYS_gettid); }
 

@@ -2,6 +2,8 @@
 //
 // Fibers that start as calls: what is theirs and what is the caller's, wherever the caller runs. Order is made by
 // promises: who waits for one has left its host, and goes on when the test says so.
+#include "support/block.hpp"
+#include "support/errors.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
@@ -39,6 +41,8 @@ using tendril::future;
 using tendril::promise;
 using tendril::runtime;
 using tendril::thunk;
+using tendril::test::block;
+using tendril::test::error_of;
 using tendril::test::run_on_own_stack;
 using tendril::test::with_workers;
 namespace detail = tendril::detail;
@@ -53,18 +57,6 @@ namespace {
 }
 [[gnu::noinline]] int get_errno() { return errno; }
 [[gnu::noinline]] long thread_number() { return ::syscall(SYS_gettid); }
-
-template <class F>
-std::error_code error_of(F f) {
-  try {
-    f();
-  } catch (const std::system_error& e) {
-    return e.code();
-  } catch (const std::future_error& e) {
-    return e.code();
-  }
-  return {};
-}
 
 std::string what(const std::exception_ptr& e) {
   try {
@@ -106,28 +98,6 @@ struct on_unwinding {
     })();
     seen += std::string(" ") + std::to_string(std::uncaught_exceptions());
   }
-};
-
-/// Blocks the thread in the kernel until release().
-class block {
- public:
-  block() {
-    if (::pipe(ends_) != 0) std::abort();
-  }
-  ~block() {
-    ::close(ends_[0]);
-    ::close(ends_[1]);
-  }
-  block(const block&) = delete;
-  block& operator=(const block&) = delete;
-  void enter() const {
-    char byte;
-    [[maybe_unused]] const auto n = ::read(ends_[0], &byte, 1);
-  }
-  void release() const { [[maybe_unused]] const auto n = ::write(ends_[1], "", 1); }
-
- private:
-  int ends_[2];
 };
 
 /// Blocks the calling fiber's thread until its worker has gone on without it: on one worker, the fiber that ends
