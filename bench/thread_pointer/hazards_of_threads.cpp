@@ -2,6 +2,7 @@
 #include "bench/thread_pointer/hazard.hpp"
 
 #include <dlfcn.h>
+#include <locale.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
@@ -11,10 +12,10 @@
 
 #include <cctype>
 #include <cerrno>
-#include <clocale>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <exception>
 #include <memory>
 #include <stdexcept>
@@ -75,6 +76,19 @@ std::string locale(furnishing how) {
     text = room;
   });
   return text;
+}
+
+/// A locale for this flow alone.
+std::string own_locale(furnishing how) {
+  const thread_block block(how);
+  const locale_t before = ::uselocale(nullptr);
+  const locale_t other = ::newlocale(LC_ALL_MASK, "C", nullptr);
+  bool inside = false;
+  block.run([&] {
+    ::uselocale(other);
+    inside = ::uselocale(nullptr) == other;
+  });
+  return yes_or_no(inside && ::uselocale(nullptr) == before);
 }
 
 std::string own_errno(furnishing how) {
@@ -182,6 +196,26 @@ std::string signal_to_handle(furnishing how) {
   return name_of_error(result) + (handled_on == ::gettid() ? ", to the thread" : "");
 }
 
+std::string kernels_number(furnishing how) {
+  const thread_block block(how);
+  pid_t inside = 0;
+  block.run([&] { inside = ::gettid(); });
+  return yes_or_no(inside == ::gettid());
+}
+
+/// By the page that the kernel gives each process for it.
+std::string clock(furnishing how) {
+  const thread_block block(how);
+  timespec before{};
+  timespec inside{};
+  ::clock_gettime(CLOCK_MONOTONIC, &before);
+  int result = -1;
+  block.run([&] { result = ::clock_gettime(CLOCK_MONOTONIC, &inside); });
+  return yes_or_no(result == 0 &&
+                   (inside.tv_sec > before.tv_sec ||
+                    (inside.tv_sec == before.tv_sec && inside.tv_nsec >= before.tv_nsec)));
+}
+
 std::string raising(furnishing how) {
   ::signal(SIGUSR1, &note_thread);
   const thread_block block(how);
@@ -284,6 +318,7 @@ std::vector<hazard> hazards_of_threads() {
       {"longjmp over a switch", "returns", pointer_guard, "SIGSEGV", nullptr, nullptr},
       {"isalpha('a')", "yes", ctype, "SIGSEGV", nullptr, nullptr},
       {"printf(\"%.2f\", 1.5)", "1.50", locale, "SIGSEGV", nullptr, nullptr},
+      {"uselocale, its own", "yes", own_locale, nullptr, nullptr, nullptr},
       {"errno outside; inside, later", "EBADF and, on another thread, EPIPE", own_errno, nullptr,
        nullptr, nullptr},
       {"exceptions of its own, caught", "yes, inner", exceptions, nullptr, nullptr, nullptr},
@@ -294,6 +329,8 @@ std::vector<hazard> hazards_of_threads() {
       {"another's recursive mutex", "EBUSY", recursive_mutex, "0", "0", nullptr},
       {"pthread_kill of its handle", "0, to the thread", signal_to_handle, "EINVAL", nullptr,
        "ESRCH"},
+      {"gettid(): the thread's", "yes", kernels_number, nullptr, nullptr, nullptr},
+      {"clock_gettime()", "yes", clock, nullptr, nullptr, nullptr},
       {"raise()", "yes", raising, nullptr, nullptr, nullptr},
       {"pthread_getattr_np: the stack", "its own", own_stack, "the main thread's",
        "the main thread's", "ESRCH"},
