@@ -215,6 +215,21 @@ static void* nothing(void* number) {
   (void)number;
   return NULL;
 }
+static void* wait_for_release(void* number) {
+  while (!atomic_load(&released)) usleep(100);
+  return number;
+}
+/// A join that does not wait.
+static int try_join(void) {
+  pthread_t one;
+  void* result = NULL;
+  pthread_create(&one, NULL, wait_for_release, &one);
+  const int early = pthread_tryjoin_np(one, &result);
+  atomic_store(&released, 1);
+  int late;
+  while ((late = pthread_tryjoin_np(one, &result)) == EBUSY) usleep(100);
+  return early == EBUSY && late == 0 && result == &one;
+}
 static void* have_child(void* number) {
   (void)number;
   const pid_t child = fork();
@@ -235,6 +250,7 @@ static int ask(const char* name) {
   if (strcmp(name, "spin") == 0) return wait_by_spinning();
   if (strcmp(name, "recursion") == 0) return run(recurse, 1);
   if (strcmp(name, "fork") == 0) return run(have_child, 1);
+  if (strcmp(name, "tryjoin") == 0) return try_join();
   if (strcmp(name, "exit") == 0) return run(leave_by_exit, 1) && cleaned == 3;
   if (strcmp(name, "key") == 0) {
     pthread_key_create(&key, destroy);

@@ -18,6 +18,7 @@ CASES = {
     "spin": ("hangs", "hangs"),
     "exit": (RIGHT, RIGHT),
     "main": (RIGHT, RIGHT),
+    "tryjoin": (RIGHT, RIGHT),
     "kill": ("EOPNOTSUPP", "EOPNOTSUPP"),
     "cancel": ("EOPNOTSUPP", "EOPNOTSUPP"),
     "recursion": (RIGHT, RIGHT),

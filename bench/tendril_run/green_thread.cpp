@@ -124,8 +124,8 @@ void green_thread::run() noexcept {
   if (locals != nullptr) free_program_locals(std::exchange(locals, nullptr));
   {
     const std::lock_guard hold(mutex_);
-    has_ended_ = true;
-    ended_.notify_all();
+    over_ = true;
+    is_over_.notify_all();
   }
   **current_green = nullptr;
   release();
@@ -166,11 +166,16 @@ int green_thread::set_value(pthread_key_t k, const void* value) noexcept {
 void* green_thread::join() {
   {
     std::unique_lock hold(mutex_);
-    ended_.wait(hold, [this] { return has_ended_; });
+    is_over_.wait(hold, [this] { return over_; });
   }
   void* const result = result_;
   release();
   return result;
+}
+
+bool green_thread::has_ended() noexcept {
+  const std::lock_guard hold(mutex_);
+  return over_;
 }
 
 void green_thread::detach() noexcept { release(); }

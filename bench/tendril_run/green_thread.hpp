@@ -29,6 +29,7 @@ class green_thread {
   pthread_t handle() const noexcept;
 
   void* join();
+  bool has_ended() noexcept;
   void detach() noexcept;
   [[noreturn]] void exit(void* result) noexcept;
   /// After one of the frames below has cleaned up.
@@ -58,8 +59,8 @@ class green_thread {
   std::jmp_buf end_;
   std::vector<void*> values_;
   std::mutex mutex_;
-  std::condition_variable ended_;
-  bool has_ended_ = false;
+  std::condition_variable is_over_;
+  bool over_ = false;
   int owners_ = 2;  ///< itself, and who joins or detaches it
 };
 

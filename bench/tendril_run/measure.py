@@ -70,6 +70,7 @@ class Server:
         after, stacks_after = self.kib(), kernel_stacks_kib()
         for s in held:
             s.close()
+        time.sleep(0.5)  # until their threads have ended: they would be missed in the next one's kernel stacks
         return ((after[0] - before[0]) / connections, (stacks_after - stacks) / connections,
                 after[1])
 
@@ -117,7 +118,8 @@ def main():
             print(f"| {name} | {waiting[name][0]:.1f} | {waiting[name][1]:.1f} | {waiting[name][2]} | {of(0):,.0f} | {to(0):.2f} | "
                   f"{of(1):.1f} | {to(1):.2f} |")
         for name, s in servers.items():
-            print(f"{name}: {s.sums()}")
+            if "answered" in (sums := s.sums()):
+                print(f"{name}: {sums}")
     finally:
         for s in servers.values():
             s.process.kill()

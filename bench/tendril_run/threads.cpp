@@ -5,13 +5,14 @@
 // Threads that the runtime and its libraries start stay threads: their start routines lie in these libraries. (Of
 // std::thread the routine lies in the C++ library, and what it is to call says whose it is.)
 //
-// What a fiber cannot be asked for says so once on stderr and answers ENOTSUP: signals to it, cancellation, its
-// processor time. Priorities and processors of its own are accepted and ignored.
+// What a fiber cannot be asked for says so on stderr, ten times at the most, and answers ENOTSUP: signals to it,
+// cancellation, its processor time, joins with a deadline. Priorities and processors of its own are accepted and ignored.
 #include "bench/tendril_run/green_thread.hpp"
 #include "bench/tendril_run/program_locals.hpp"
 
 #include <dlfcn.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -55,7 +56,7 @@ bool is_the_runtimes(green_thread::function f, void* argument) noexcept {
 int not_supported(const char* what) noexcept {
   static std::atomic<int> said{0};
   if (said.fetch_add(1) < 10)
-    std::fprintf(stderr, "tendril-run: %s: a fiber has none; ENOTSUP\n", what);
+    std::fprintf(stderr, "tendril-run: %s: not for threads that are fibers\n", what);
   return ENOTSUP;
 }
 
@@ -98,6 +99,26 @@ TENDRIL_RUN_EXPORT int pthread_join(pthread_t thread, void** result) {
   void* const got = g->join();
   if (result != nullptr) *result = got;
   return 0;
+}
+
+TENDRIL_RUN_EXPORT int pthread_tryjoin_np(pthread_t thread, void** result) noexcept {
+  TENDRIL_RUN_NEXT(pthread_tryjoin_np);
+  green_thread* const g = green_thread::named(thread);
+  if (g == nullptr) return libc(thread, result);
+  return g->has_ended() ? ::pthread_join(thread, result) : EBUSY;
+}
+
+TENDRIL_RUN_EXPORT int pthread_timedjoin_np(pthread_t thread, void** result, const timespec* end) {
+  TENDRIL_RUN_NEXT(pthread_timedjoin_np);
+  return green_thread::named(thread) != nullptr ? not_supported("pthread_timedjoin_np")
+                                                : libc(thread, result, end);
+}
+
+TENDRIL_RUN_EXPORT int pthread_clockjoin_np(pthread_t thread, void** result, clockid_t clock,
+                                            const timespec* end) {
+  TENDRIL_RUN_NEXT(pthread_clockjoin_np);
+  return green_thread::named(thread) != nullptr ? not_supported("pthread_clockjoin_np")
+                                                : libc(thread, result, clock, end);
 }
 
 TENDRIL_RUN_EXPORT int pthread_detach(pthread_t thread) noexcept {
@@ -191,6 +212,15 @@ TENDRIL_RUN_EXPORT int pthread_setname_np(pthread_t thread, const char* name) no
   return green_thread::named(thread) != nullptr ? 0 : libc(thread, name);
 }
 
+TENDRIL_RUN_EXPORT int pthread_getname_np(pthread_t thread, char* name, size_t size) noexcept {
+  TENDRIL_RUN_NEXT(pthread_getname_np);
+  if (green_thread::named(thread) == nullptr) return libc(thread, name, size);
+  constexpr char text[] = "fiber";
+  if (size < sizeof text) return ERANGE;
+  std::memcpy(name, text, sizeof text);
+  return 0;
+}
+
 TENDRIL_RUN_EXPORT int pthread_setaffinity_np(pthread_t thread, size_t size,
                                               const cpu_set_t* processors) noexcept {
   TENDRIL_RUN_NEXT(pthread_setaffinity_np);
@@ -219,10 +249,22 @@ TENDRIL_RUN_EXPORT int pthread_getschedparam(pthread_t thread, int* policy,
   return 0;
 }
 
+TENDRIL_RUN_EXPORT int pthread_setschedprio(pthread_t thread, int priority) noexcept {
+  TENDRIL_RUN_NEXT(pthread_setschedprio);
+  return green_thread::named(thread) != nullptr ? 0 : libc(thread, priority);
+}
+
 TENDRIL_RUN_EXPORT int pthread_kill(pthread_t thread, int signal) noexcept {
   TENDRIL_RUN_NEXT(pthread_kill);
   if (green_thread::named(thread) == nullptr) return libc(thread, signal);
   return signal == 0 ? 0 : not_supported("pthread_kill");
+}
+
+TENDRIL_RUN_EXPORT int pthread_sigqueue(pthread_t thread, int signal,
+                                        const union sigval value) noexcept {
+  TENDRIL_RUN_NEXT(pthread_sigqueue);
+  return green_thread::named(thread) != nullptr ? not_supported("pthread_sigqueue")
+                                                : libc(thread, signal, value);
 }
 
 TENDRIL_RUN_EXPORT int pthread_cancel(pthread_t thread) {

@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   CLI::App app("What a thread pointer of its own costs a fiber, and what it breaks.",
                "tendril-thread-pointer");
   app.require_subcommand(1);
-  unsigned cycles = 101;
+  unsigned cycles = 201;
   auto* const costs = app.add_subcommand("costs", "at a switch, at a fiber's birth, in memory");
   costs->add_option("--cycles", cycles, "turns of each variant")->check(CLI::Range(3, 100'000));
   bool check = false;
