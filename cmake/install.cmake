@@ -70,7 +70,10 @@ install(FILES
   "${PROJECT_SOURCE_DIR}/cmake/tendril-find.cmake"
   DESTINATION "${TENDRIL_CMAKE_DIR}")
 if(TENDRIL_HAS_SEGMENTED)
-  install(FILES "${PROJECT_SOURCE_DIR}/cmake/segmented.cmake" DESTINATION "${TENDRIL_CMAKE_DIR}")
+  install(FILES
+    "${PROJECT_SOURCE_DIR}/cmake/segmented.cmake"
+    "${PROJECT_SOURCE_DIR}/cmake/split_prologues.s"
+    DESTINATION "${TENDRIL_CMAKE_DIR}")
   # What was found of this build's compiler; nobody checks the user's.
   set(TENDRIL_PC_SEGMENTED_CFLAGS "")
   foreach(option IN LISTS TENDRIL_SEGMENTED_COMPILE_OPTIONS)

@@ -12,6 +12,8 @@
 #   tendril_check_segmented(<prefix>)
 #     <prefix>_WHY_NOT          what is wrong and what to do, in one sentence or two; empty: it works
 #     <prefix>_COMPILE_OPTIONS  for each file of code that runs on segmented fibers
+#     <prefix>_PROLOGUE_OPTIONS for those of C++ besides: functions that call unsplit code find room by themselves
+#                               (split_prologues.s, beside this file). Empty: not with this compiler
 #     <prefix>_LINK_OPTIONS     for each program
 #
 #   tendril_make_segmented(<INTERFACE target> <prefix>)
@@ -168,6 +170,8 @@ endfunction()
 # adjust it put other instructions in its place.
 set(_TENDRIL_PROLOGUE 64483b242570000000)
 set(_TENDRIL_ENDBR64 f30f1efa)
+# sub %rsp,%r10; add $16384,%r10; add %fs:0x70,%r10: what split_prologues.s puts in.
+set(_TENDRIL_ROOM_CHECK 4929e24981c200400000644c03142570000000)
 
 # Compiles split.cpp with the options into an archive; its bytes in hexadecimal, and what was said.
 function(_tendril_compile_split variable log archive options)
@@ -204,7 +208,7 @@ function(_tendril_link_split variable archive options)
   endif()
 endfunction()
 
-function(_tendril_probe_segmented why compile_options link_options link)
+function(_tendril_probe_segmented why compile_options prologue_options link_options link prologues_file)
   set(directory "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented")
   set(archive "${directory}/split.a")
   file(WRITE "${directory}/split.cpp" [[
@@ -244,6 +248,17 @@ call __morestack; use gcc or clang for x86-64" PARENT_SCOPE)
     return()
   endif()
 
+  # gcc's assembler reads another file before; others refuse that, or it matches nothing.
+  set(prologues "")
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set(prologues "-Wa,${prologues_file}")
+    # Without optimization the body follows the comparison, and stays as it is.
+    _tendril_compile_split(bytes log "${directory}/prologues.a" "${options};${prologues};-O2;-fno-lto")
+    if(NOT bytes MATCHES "${_TENDRIL_ROOM_CHECK}")
+      set(prologues "")
+    endif()
+  endif()
+
   _tendril_last_match(forced "-fuse-ld=[^ ;]+|--ld-path=[^ ;]+" "${link}")
   if(CMAKE_LINKER_TYPE AND NOT CMAKE_LINKER_TYPE STREQUAL "DEFAULT")
     set(forced "CMAKE_LINKER_TYPE=${CMAKE_LINKER_TYPE}")
@@ -261,6 +276,7 @@ call __morestack; use gcc or clang for x86-64" PARENT_SCOPE)
     if(adjusts)
       set(${why} "" PARENT_SCOPE)
       set(${compile_options} "${options}" PARENT_SCOPE)
+      set(${prologue_options} "${prologues}" PARENT_SCOPE)
       set(${link_options} "${${linker}}" PARENT_SCOPE)
       return()
     endif()
@@ -277,15 +293,22 @@ endfunction()
 function(tendril_check_segmented prefix)
   _tendril_all_flags(compile link)
   set(options "")
+  set(prologues "")
   set(link_options "")
   _tendril_segmented_refused(why "${compile}" "${link}")
   if(NOT why)
+    # By the name of what is in it, as neither builds nor compiler caches know that objects depend on the file.
+    file(SHA1 "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/split_prologues.s" hash)
+    string(SUBSTRING "${hash}" 0 8 hash)
+    set(prologues_file "${CMAKE_BINARY_DIR}/CMakeFiles/tendril-segmented/split_prologues_${hash}.s")
+    configure_file("${CMAKE_CURRENT_FUNCTION_LIST_DIR}/split_prologues.s" "${prologues_file}" COPYONLY)
     # Configuring again with the same flags asks nobody again; with others it must.
     string(SHA1 key "${CMAKE_CXX_COMPILER}|${CMAKE_CXX_COMPILER_VERSION}|${CMAKE_CXX_COMPILER_TARGET}|\
-${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
+${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}|${prologues_file}")
     if(NOT TENDRIL_SEGMENTED_KEY STREQUAL key)
-      _tendril_probe_segmented(why options link_options "${link}")
+      _tendril_probe_segmented(why options prologues link_options "${link}" "${prologues_file}")
       set(TENDRIL_SEGMENTED_FOUND_OPTIONS "${options}" CACHE INTERNAL "")
+      set(TENDRIL_SEGMENTED_FOUND_PROLOGUE_OPTIONS "${prologues}" CACHE INTERNAL "")
       set(TENDRIL_SEGMENTED_FOUND_LINK_OPTIONS "${link_options}" CACHE INTERNAL "")
       if(why)  # what is missing may be installed by the next time
         unset(TENDRIL_SEGMENTED_KEY CACHE)
@@ -294,6 +317,7 @@ ${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
       endif()
     else()
       set(options "${TENDRIL_SEGMENTED_FOUND_OPTIONS}")
+      set(prologues "${TENDRIL_SEGMENTED_FOUND_PROLOGUE_OPTIONS}")
       set(link_options "${TENDRIL_SEGMENTED_FOUND_LINK_OPTIONS}")
     endif()
   endif()
@@ -304,12 +328,14 @@ ${compile}|${link}|${CMAKE_LINKER_TYPE}|${CMAKE_CURRENT_FUNCTION_LIST_FILE}")
   endforeach()
   set(${prefix}_WHY_NOT "${why}" PARENT_SCOPE)
   set(${prefix}_COMPILE_OPTIONS "${options}" PARENT_SCOPE)
+  set(${prefix}_PROLOGUE_OPTIONS "${prologues}" PARENT_SCOPE)
   set(${prefix}_LINK_OPTIONS "${link_options}" PARENT_SCOPE)
 endfunction()
 
 function(tendril_make_segmented target prefix)
   set_property(TARGET ${target} PROPERTY INTERFACE_COMPILE_OPTIONS
-    "$<$<COMPILE_LANGUAGE:C,CXX>:${${prefix}_COMPILE_OPTIONS}>")
+    "$<$<COMPILE_LANGUAGE:C,CXX>:${${prefix}_COMPILE_OPTIONS}>"
+    "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:${${prefix}_PROLOGUE_OPTIONS}>")
   # Headers make for such code what a linker would otherwise adjust (native_stack.hpp).
   set_property(TARGET ${target} PROPERTY INTERFACE_COMPILE_DEFINITIONS TENDRIL_SPLIT_CODE)
   set_property(TARGET ${target} PROPERTY INTERFACE_LINK_OPTIONS "${${prefix}_LINK_OPTIONS}")

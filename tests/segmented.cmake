@@ -37,9 +37,15 @@ endfunction()
 
 if(TENDRIL_ARCH STREQUAL "x86_64")
   set(good "segmented stacks: '-fsplit-stack")
-  tendril_test_configure(gcc "${good}" "${TENDRIL_GXX}")
-  tendril_test_configure(clang "${good}" "${TENDRIL_CLANGXX}")
-  tendril_test_configure(gold "${good}" "${TENDRIL_GXX}" -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=gold)
+  set(room_checks "'-fsplit-stack' '-Wa,")
+  tendril_test_configure(gcc "${room_checks}" "${TENDRIL_GXX}" -DCMAKE_CXX_FLAGS=-fcf-protection=none)
+  tendril_test_configure(gcc_intel "'-fsplit-stack' ''" "${TENDRIL_GXX}"
+    "-DCMAKE_CXX_FLAGS=-fcf-protection=none -masm=intel")
+  tendril_test_configure(gcc_pipe "'-fsplit-stack' ''" "${TENDRIL_GXX}"
+    "-DCMAKE_CXX_FLAGS=-fcf-protection=none -pipe")
+  tendril_test_configure(clang "'-fsplit-stack' ''" "${TENDRIL_CLANGXX}")
+  tendril_test_configure(gold "${room_checks}" "${TENDRIL_GXX}"
+    -DCMAKE_CXX_FLAGS=-fcf-protection=none -DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=gold)
   tendril_test_configure(clang_lto "${good}" "${TENDRIL_CLANGXX}"
     -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=ON -DCMAKE_CXX_FLAGS=-flto)
   tendril_test_configure(protection_off "${good}" "${TENDRIL_GXX}"

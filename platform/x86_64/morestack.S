@@ -90,7 +90,7 @@
         .text
 
 // What a call into unsplit code goes through, where the linker knows the callee: stays where it is if
-// there is room.
+// there is room. Most functions that gcc has compiled have looked before (cmake/split_prologues.s).
         .globl  __morestack_non_split
         .hidden __morestack_non_split
         .type   __morestack_non_split, @function
