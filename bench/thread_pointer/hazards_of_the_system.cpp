@@ -67,6 +67,67 @@ std::string restartable_sequences(furnishing how) {
   return found == last ? "updated" : "stale";
 }
 
+/// Adds one as allocators do to their lists for each processor: without a locked instruction, since the kernel begins the
+/// sequence anew when it interrupts it; if it knows of it. The pauses make an interruption between the load and the store
+/// likely.
+[[gnu::noinline]] bool add_one(volatile long* counter) noexcept {
+  asm goto volatile(
+      ".pushsection __rseq_cs, \"aw\"\n"
+      ".balign 32\n"
+      "3: .long 0, 0\n"
+      ".quad 1f, 2f - 1f, 4f\n"
+      ".popsection\n"
+      "leaq 3b(%%rip), %%rax\n"
+      "movq %%rax, %%fs:8(%[area])\n"
+      "1: movq (%[counter]), %%rcx\n"
+      "pause; pause; pause; pause\n"
+      "addq $1, %%rcx\n"
+      "movq %%rcx, (%[counter])\n"
+      "2:\n"
+      ".pushsection .text.unlikely, \"ax\"\n"
+      ".long %c[signature]\n"  // before every place that the kernel may continue at
+      "4: jmp %l[interrupted]\n"
+      ".popsection\n"
+      :
+      : [area] "r"(__rseq_offset), [counter] "r"(counter), [signature] "i"(RSEQ_SIG)
+      : "rax", "rcx", "memory", "cc"
+      : interrupted);
+  return true;
+interrupted:
+  return false;
+}
+
+/// Two threads, each on a block of its own, count on one processor.
+std::string counting(furnishing how) {
+  if (__rseq_size == 0) return "exact";  // see above
+  constexpr long each = 400'000;
+  static volatile long counter = 0;
+  move_to_last_processor();  // inherited by the threads
+  std::atomic<int> ready{0};
+  std::atomic<bool> off{false};
+  const auto count = [&] {
+    const thread_block block(how);
+    block.run([&] {
+      const auto* const area = reinterpret_cast<const volatile struct rseq*>(
+          thread_pointer() + static_cast<std::size_t>(__rseq_offset));
+      ready.fetch_add(1);
+      while (ready != 2) ::sched_yield();
+      if (static_cast<int>(area->cpu_id) < 0) {  // as whoever uses them has to ask
+        off = true;
+        return;
+      }
+      for (long i = 0; i != each; ++i)
+        while (!add_one(&counter)) {
+        }
+    });
+  };
+  std::thread first(count), second(count);
+  first.join();
+  second.join();
+  if (off) return "switched off";
+  return counter == 2 * each ? "exact" : "counts are lost";
+}
+
 // ---- Robust mutexes -------------------------------------------------------------------------------
 
 /// A process ends while its fiber has a robust mutex: what does who shares it see?
@@ -151,6 +212,8 @@ std::vector<hazard> hazards_of_the_system() {
   return {
       {"sched_getcpu()", "right", processor_number, "0 on another", nullptr, nullptr},
       {"its rseq area", "updated", restartable_sequences, "stale", "stale", "stale"},
+      {"restartable sequences that count", "exact", counting, "counts are lost", "switched off",
+       "switched off"},
       {"a robust mutex, its process ends", "EOWNERDEAD", robust_mutex, "0", "EBUSY", "EBUSY"},
       {"fork()", "7", forking, "its child dies: SIGSEGV", nullptr, nullptr},
       {"setuid() by another thread", "0, at once", user_id, "0, once the fiber has been left",
