@@ -32,6 +32,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include <tendril/config.hpp>
+
 // Of headers that would bring macros.
 struct __res_state;
 struct addrinfo;
@@ -104,6 +106,19 @@ constexpr std::uint64_t intercept_version() noexcept {
   return hash;
 }
 
+/// What people are told of it: the version of Tendril and the hash.
+constexpr auto intercept_version_text() noexcept {
+  struct text {
+    char chars[64] = {};
+  } result;
+  char* to = result.chars;
+  for (const char* c = TENDRIL_VERSION_STRING " (symbols "; *c != 0; ++c) *to++ = *c;
+  const std::uint64_t version = intercept_version();
+  for (int shift = 60; shift >= 0; shift -= 4) *to++ = "0123456789abcdef"[version >> shift & 15];
+  *to = ')';
+  return result;
+}
+
 /// Why hooks were not installed.
 enum class install_result : int {
   installed,
@@ -122,5 +137,8 @@ struct install_answer {
 using install_function = install_result (*)(std::uint64_t version, const intercept_hooks* hooks,
                                             install_answer* answer);
 inline constexpr const char* install_symbol = "tendril_intercept_install";
+/// A text of the front's, as intercept_version_text(). A symbol of its own, because halves of any two versions must be
+/// able to say what is wrong: neither the function's type nor install_answer ever changes.
+inline constexpr const char* version_symbol = "tendril_intercept_version";
 
 }  // namespace tendril::platform

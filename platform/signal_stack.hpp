@@ -43,7 +43,11 @@ class signal_stack {
   bool install() noexcept;
   void uninstall() noexcept;
   bool installed() const noexcept { return mapping_ != nullptr; }
-  bool contains(const void* address) const noexcept;
+  bool contains(const void* address) const noexcept {
+    const auto* const low = static_cast<const std::byte*>(mapping_);
+    const auto* const at = static_cast<const std::byte*>(address);
+    return low != nullptr && at >= low && at < low + mapping_bytes_;
+  }
 
  private:
   void* mapping_ = nullptr;  ///< a guard page, then the stack

@@ -15,6 +15,18 @@ set_tests_properties(intercept.report_at_exit PROPERTIES
   PASS_REGULAR_EXPRESSION "symbol +in place +parked +elsewhere +blocked\n[^:]*  read  +[1-3] "
   LABELS intercept TIMEOUT 60)
 
+# Of another version: the runtime does not start, and says why. It would wait for ever if it went on.
+function(intercept_version_test other told)
+  add_test(NAME intercept.version.${other} COMMAND intercept_subject)
+  set_tests_properties(intercept.version.${other} PROPERTIES
+    ENVIRONMENT "LD_PRELOAD=$<TARGET_FILE:intercept_${other}>;ASAN_OPTIONS=verify_asan_link_order=0"
+    PASS_REGULAR_EXPRESSION
+      "/opt/other/libtendril_intercept.so[^:]* is tendril::intercept ${told}, and[^:]* is ${PROJECT_VERSION} \\(symbols [0-9a-f]+\\): build and install both together"
+    LABELS intercept TIMEOUT 60)
+endfunction()
+intercept_version_test(telling "9\\.8\\.7 \\(symbols 0123456789abcdef\\)")
+intercept_version_test(silent "of a version that does not tell")
+
 # intercept_behind: linked so that libc comes first; said by the check of the build, and by a runtime that starts.
 if(NOT TENDRIL_SANITIZE)  # whose libraries want to come first, too
   add_test(NAME intercept.order.at_start COMMAND intercept_behind start-only)

@@ -125,8 +125,9 @@ class TENDRIL_API runtime {
   /// Starts the workers.
   ///
   /// \throws std::system_error  errc::invalid_option naming the option, or TENDRIL_STACK, and its value;
-  ///                            std::errc::not_supported: a kind of stack, or packing, that this build has not; what
-  ///                            creating threads, pollers or stacks failed with
+  ///                            std::errc::not_supported: a kind of stack, or packing, that this build has not, or a
+  ///                            tendril::intercept that is of another build; what creating threads, pollers or
+  ///                            stacks failed with
   explicit runtime(runtime_options options = {});
   /// stop() or drain(), as the options say, then ends the workers. Not from one of its own fibers.
   ~runtime();

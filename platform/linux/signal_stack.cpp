@@ -168,10 +168,4 @@ void signal_stack::uninstall() noexcept {
   mapping_bytes_ = former_bytes_ = 0;
 }
 
-bool signal_stack::contains(const void* address) const noexcept {
-  const auto* low = static_cast<const std::byte*>(mapping_);
-  const auto* at = static_cast<const std::byte*>(address);
-  return low != nullptr && at >= low && at < low + mapping_bytes_;
-}
-
 }  // namespace tendril::platform

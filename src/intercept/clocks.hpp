@@ -9,10 +9,18 @@
 
 #include <chrono>
 
+#include "intercept/copy_in.hpp"
+
 namespace tendril::detail {
 
 inline bool is_valid(const timespec& t) noexcept {
   return t.tv_nsec >= 0 && t.tv_nsec < 1'000'000'000;
+}
+
+/// A time at an address of the program's; false: EFAULT. For functions whose time the kernel reads; of others libc
+/// does, which comes to a fault.
+inline bool fetch_time(timespec& to, const timespec* from) noexcept {
+  return from != nullptr && copy_in(&to, from, sizeof to);
 }
 
 /// Saturates.

@@ -9,6 +9,7 @@
 #include <chrono>
 
 #include "intercept/calls.hpp"
+#include "intercept/clocks.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
 #include "intercept/polling.hpp"
@@ -79,8 +80,9 @@ int epoll_pwait2(int set, epoll_event* events, int room, const timespec* timeout
                  const sigset_t* mask) {
   const int before = errno_now();
   time_point deadline = no_deadline;
-  if (timeout != nullptr && !deadline_of(*timeout, deadline))
-    return real().epoll_pwait2(set, events, room, timeout, mask);  // EINVAL
+  if (timespec length;
+      timeout != nullptr && (!fetch_time(length, timeout) || !deadline_of(length, deadline)))
+    return real().epoll_pwait2(set, events, room, timeout, mask);  // EFAULT, EINVAL
   event_looker look(set, events, room, mask);
   return static_cast<int>(finish(wait_for_events(set, deadline, "epoll_pwait2", look), before));
 }

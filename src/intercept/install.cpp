@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <string>
+#include <system_error>
 
 #include <tendril/detail/sanitizers.hpp>
 
@@ -34,9 +36,10 @@ std::atomic<pid_t> process{0};
 bool parks() noexcept {
   const worker_thread* const t = this_worker_thread();
   // A thread inside its worker runs the runtime's own code, which neither parks nor may be parked in. On a guest,
-  // a thread of the program's that a call has made a fiber's for a while, nobody else could go on.
+  // a thread of the program's that a call has made a fiber's for a while, nobody else could go on. A handler on the
+  // signal stack cannot be left for another fiber, whose signals would be handled there, too.
   return t != nullptr && t->current != nullptr && !t->pinned() && !t->guest &&
-         !t->hold.looks_inside();
+         !t->hold.looks_inside() && !t->on_signal_stack();
 }
 
 // What a kind has in the table of hooks.
@@ -106,13 +109,29 @@ platform::install_function find_front() noexcept {
         first.dli_fname, front);
 }
 
-void install() noexcept {
+/// Nothing would park: a program that counts on it would sooner or later wait for ever.
+[[noreturn]] void refuse(const platform::install_answer& answer) {
+  constexpr auto mine = platform::intercept_version_text();
+  const auto* const theirs =
+      static_cast<const char*>(::dlsym(RTLD_DEFAULT, platform::version_symbol));
+  throw std::system_error(std::make_error_code(std::errc::not_supported),
+                          std::string("runtime: ") + answer.front +
+                              ", which comes before libc, is tendril::intercept " +
+                              (theirs != nullptr ? theirs : "of a version that does not tell") +
+                              ", and the tendril that this program is linked with is " +
+                              mine.chars +
+                              ": build and install both together, or, if it is preloaded "
+                              "(LD_PRELOAD), run the program without it");
+}
+
+void install() {
   const platform::install_function front = find_front();
   if (front == nullptr) return;
   process.store(::getpid(), std::memory_order_relaxed);
   if (report_is_wanted()) counting.store(true, std::memory_order_relaxed);
   platform::install_answer answer;
   const auto result = front(platform::intercept_version(), hooks(), &answer);
+  if (result == platform::install_result::other_version) refuse(answer);
   in_place.store(result == platform::install_result::installed, std::memory_order_relaxed);
   if (result == platform::install_result::installed) {
     if constexpr (TENDRIL_TSAN) warn_of_thread_sanitizer(answer.front);
@@ -120,25 +139,12 @@ void install() noexcept {
   }
   static std::atomic_flag said;
   if (said.test_and_set(std::memory_order_relaxed)) return;
-  switch (result) {
-    case platform::install_result::installed:
-      break;
-    case platform::install_result::other_version:
-      std::fprintf(
-          stderr,
-          "tendril: libc's calls will block: %s is of another version than the tendril that this "
-          "program is linked with; build and install both together\n",
-          answer.front);
-      break;
-    case platform::install_result::hidden:
-      std::fprintf(
-          stderr,
-          "tendril: libc's calls will block: '%s' is found in %s, which comes before %s in lookup "
-          "order; link tendril::intercept into the program itself, not into a library of its, and "
-          "before libc, or preload it (LD_PRELOAD=%s)\n",
-          answer.symbol, answer.found_in, answer.front, answer.front);
-      break;
-  }
+  std::fprintf(
+      stderr,
+      "tendril: libc's calls will block: '%s' is found in %s, which comes before %s in lookup "
+      "order; link tendril::intercept into the program itself, not into a library of its, and "
+      "before libc, or preload it (LD_PRELOAD=%s)\n",
+      answer.symbol, answer.found_in, answer.front, answer.front);
 }
 
 /// When the library goes (the process ends, or the plugin that contains it is unloaded) calls are libc's again.
@@ -171,7 +177,7 @@ void descriptor_opened(int fd) noexcept {
     drop_descriptor(fd);
 }
 
-void install_interception() noexcept { install(); }
+void install_interception() { install(); }
 
 bool is_in_place() noexcept { return in_place.load(std::memory_order_relaxed); }
 

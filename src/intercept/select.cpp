@@ -18,6 +18,7 @@
 #include <new>
 
 #include "intercept/calls.hpp"
+#include "intercept/copy_in.hpp"
 #include "intercept/install.hpp"
 #include "intercept/polling.hpp"
 
@@ -26,18 +27,6 @@ namespace {
 
 constexpr int word_bits = sizeof(unsigned long) * CHAR_BIT;
 constexpr short set_events[3] = {POLLIN, POLLOUT, POLLPRI};
-
-/// Copies what may not be there; false: the kernel says EFAULT. Where it does not let us ask: true, copied
-/// blindly.
-[[gnu::noinline]] bool copy_in(void* to, const void* from, std::size_t bytes) noexcept {
-  const iovec here{to, bytes};
-  const iovec there{const_cast<void*>(from), bytes};
-  const ssize_t n = ::process_vm_readv(::getpid(), &here, 1, &there, 1, 0);
-  if (n == static_cast<ssize_t>(bytes)) return true;
-  if (n >= 0 || errno == EFAULT) return false;
-  std::memcpy(to, from, bytes);
-  return true;
-}
 
 class select_looker final : public looker {
  public:

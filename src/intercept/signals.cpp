@@ -19,6 +19,7 @@
 
 #include "intercept/calls.hpp"
 #include "intercept/cancel.hpp"
+#include "intercept/clocks.hpp"
 #include "intercept/install.hpp"
 #include "intercept/owned_number.hpp"
 #include "intercept/polling.hpp"
@@ -70,8 +71,11 @@ namespace calls {
 int sigtimedwait(const sigset_t* set, siginfo_t* about, const timespec* timeout) {
   const int before = errno_now();
   time_point deadline = no_deadline;
-  if (timeout != nullptr && !deadline_of(*timeout, deadline))
-    return real().sigtimedwait(set, about, timeout);  // EINVAL
+  if (timespec length; timeout != nullptr) {
+    const bool good = fetch_time(length, timeout) && deadline_of(length, deadline);
+    if (!good || (length.tv_sec == 0 && length.tv_nsec == 0))  // EFAULT, EINVAL; or does not wait
+      return real().sigtimedwait(set, about, timeout);
+  }
   return static_cast<int>(
       finish(wait_for_signal(symbol::sigtimedwait, set, about, deadline), before));
 }

@@ -73,20 +73,23 @@ int usleep(useconds_t microseconds) {
 }
 
 int nanosleep(const timespec* time, timespec* left) {
-  if (time == nullptr) return real().nanosleep(time, left);
-  if (!is_valid(*time) || time->tv_sec < 0) return fail(EINVAL);
-  return fail(park_for(*time, "nanosleep", left));
+  timespec length;
+  if (!fetch_time(length, time)) return fail(EFAULT);
+  if (!is_valid(length) || length.tv_sec < 0) return fail(EINVAL);
+  return fail(park_for(length, "nanosleep", left));
 }
 
 int clock_nanosleep(clockid_t which, int flags, const timespec* time, timespec* left) {
   // Clocks of processors, of other processes, and those that are none: it blocks, or knows the error.
   const bool usual = which == CLOCK_REALTIME || which == CLOCK_MONOTONIC ||
                      which == CLOCK_BOOTTIME || which == CLOCK_TAI;
-  if (!usual || time == nullptr) return real().clock_nanosleep(which, flags, time, left);
-  if (!is_valid(*time) || time->tv_sec < 0) return EINVAL;
+  if (!usual) return real().clock_nanosleep(which, flags, time, left);
+  timespec given;
+  if (!fetch_time(given, time)) return EFAULT;
+  if (!is_valid(given) || given.tv_sec < 0) return EINVAL;
   if ((flags & TIMER_ABSTIME) != 0)
-    return park_until(clock_deadline::of(which, *time), "clock_nanosleep");
-  return park_for(*time, "clock_nanosleep", left);
+    return park_until(clock_deadline::of(which, given), "clock_nanosleep");
+  return park_for(given, "clock_nanosleep", left);
 }
 
 int sched_yield() {

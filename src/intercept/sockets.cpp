@@ -25,9 +25,11 @@
 #include <optional>
 
 #include "intercept/calls.hpp"
+#include "intercept/clocks.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
 #include "intercept/parts.hpp"
+#include "intercept/polling.hpp"
 #include "intercept/transfer.hpp"
 #include "platform/socket_calls.hpp"
 
@@ -92,6 +94,13 @@ attempt receive_all(int fd, std::size_t& done, Bytes&& bytes, int flags, Some&& 
   // Too little, and more may come: each arrival is an event.
   if (n > 0 && static_cast<std::size_t>(n) < bytes() && !has_ended(fd)) return {-EAGAIN};
   return {n};
+}
+
+/// Whether accept() would wait on it: on a socket that does not listen it fails at once, ready or not.
+TENDRIL_OUT_OF_LINE bool listens(int fd) noexcept {
+  int yes = 0;
+  socklen_t size = sizeof yes;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) == 0 && yes != 0;
 }
 
 // ---- connecting
@@ -159,7 +168,7 @@ int accept_parked(int fd, Plain plain) {
   const long n = park_until_done(use, direction::read, "accept", [&](const file_use&) -> attempt {
     return {uninterrupted([&]() -> long {
       pollfd one{fd, POLLIN, 0};
-      if (real().poll(&one, 1, 0) == 0) return -EAGAIN;
+      if (real().poll(&one, 1, 0) == 0 && listens(fd)) return -EAGAIN;
       const int accepted = plain();
       return accepted >= 0 ? accepted : -errno_now();
     })};
@@ -244,16 +253,13 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
   file_use use;
   const auto plain = [=] { return real().recvmmsg(fd, messages, count, flags, timeout); };
   if (count == 0 || !can_wait_on_socket(fd, use)) return plain();
-  if (timeout != nullptr &&
-      (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1'000'000'000))
-    return plain();  // EINVAL
+  time_point end = no_deadline;
+  if (timespec length;
+      timeout != nullptr && (!fetch_time(length, timeout) || !deadline_of(length, end)))
+    return plain();  // EFAULT, EINVAL
   const int before = errno_now();
   const bool first_only = (flags & MSG_WAITFORONE) != 0;
   // The kernel looks at the time after each message, and not while it waits for one; so is it here.
-  const time_point end = timeout == nullptr
-                             ? no_deadline
-                             : deadline_after(std::chrono::seconds(timeout->tv_sec) +
-                                              std::chrono::nanoseconds(timeout->tv_nsec));
   std::size_t done = 0;
   long n = park_until_done(use, direction::read, "recvmmsg", [&](const file_use&) -> attempt {
     for (;;) {
@@ -338,6 +344,8 @@ int accept(int fd, sockaddr* peer, socklen_t* length) {
 }
 
 int accept4(int fd, sockaddr* peer, socklen_t* length, int flags) {
+  if ((flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != 0)
+    return real().accept4(fd, peer, length, flags);  // EINVAL
   return accept_parked(fd, [=] { return real().accept4(fd, peer, length, flags); });
 }
 

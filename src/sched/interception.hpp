@@ -7,6 +7,8 @@ namespace tendril::detail {
 
 /// Hands the hooks to the front, if there is one in the process. Again in a forked
 /// child that starts a runtime of its own.
-void install_interception() noexcept;
+///
+/// \throws std::system_error  not_supported: the front is of another build
+void install_interception();
 
 }  // namespace tendril::detail

@@ -53,9 +53,7 @@ worker_thread::worker_thread(scheduler& s, bool is_guest) noexcept : owner(s), g
 
 void worker_thread::main() noexcept {
   const collected_thread collected(*this);
-  platform::signal_stack overflow_stack;
-  overflow_stack
-      .install();  // without one an overflow still ends the process, only without its report
+  signal_stack.install();
   slots = thread_slots::of_this_thread();
   scheduler_context.adopt_thread();
   number.store(platform::this_thread_number(), std::memory_order_relaxed);
@@ -75,6 +73,7 @@ void worker_thread::main() noexcept {
   }
   free_shells(*this, nullptr);
   tls_thread = nullptr;
+  signal_stack.uninstall();
 }
 
 __attribute__((noinline)) void worker_thread::move_off() noexcept {

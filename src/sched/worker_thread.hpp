@@ -37,6 +37,7 @@
 #include "base/split.hpp"
 #include "context/context.hpp"
 #include "context/exception_globals.hpp"
+#include "platform/signal_stack.hpp"
 #include "platform/thread_state.hpp"
 #include "sched/core_pool.hpp"
 #include "sched/fiber_core.hpp"
@@ -96,6 +97,8 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
   tasklet_frame_cache tasklet_frames;  ///< the same
 
   scheduler& owner;
+  platform::signal_stack
+      signal_stack;  ///< without one an overflow still ends the process, only without its report
   /// Shells, see hot_start.hpp: of the runtime's default stack class; of tasklets, if that is another one.
   shell_list shells;
   shell_list tasklet_shells;
@@ -131,6 +134,11 @@ struct alignas(cacheline_bytes) worker_thread final : segment_supply {
       return is_segmented(current->stack_class) && !surely_off_native_stack() &&
              platform::tendril_on_pinned_stack();
     return false;
+  }
+
+  /// Whether the caller is a signal's handler, on the thread's stack for these (SA_ONSTACK).
+  bool on_signal_stack() const noexcept {
+    return signal_stack.contains(__builtin_frame_address(0));
   }
 
   /// Neither pinned nor hot. Without a call; false says nothing where segments have been entered from the

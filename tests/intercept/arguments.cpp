@@ -4,18 +4,25 @@
 // must come to the same.
 #include "intercept/intercepted.hpp"
 
+#include <mqueue.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/msg.h>
+#include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/sem.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
 #include <climits>
 #include <cstdio>
+#include <vector>
 
 using namespace tendril;
 using test::intercepted;
@@ -67,6 +74,7 @@ std::string all_calls() {
   say("writev nowhere", writev(through.in(), static_cast<iovec*>(nowhere), 1));
   say("accept no socket", accept(through.in(), nullptr, nullptr));
   say("accept not listening", accept(ends.here(), nullptr, nullptr));
+  say("accept not listening, silent", accept(ends.there(), nullptr, nullptr));
   say("connect no socket", connect(through.in(), static_cast<sockaddr*>(nowhere), 4));
   say("connect nowhere", connect(ends.here(), static_cast<sockaddr*>(nowhere), sizeof(sockaddr)));
   say("poll nowhere", poll(static_cast<pollfd*>(nowhere), 1, 1));
@@ -127,6 +135,57 @@ std::string all_calls() {
   say("eventfd short read", read(counter, &byte, 1));
   say("eventfd short write", write(counter, &byte, 1));
   close(counter);
+  const timespec negative{-1, 0};
+  say("epoll_wait nowhere",
+      epoll_wait(opaque(1'000'000), static_cast<epoll_event*>(nowhere), 1, 1));
+  say("epoll_pwait2 bad time", epoll_pwait2(-1, &event, 1, &bad, nullptr));
+  say("epoll_pwait2 nowhen", epoll_pwait2(-1, &event, 1, static_cast<timespec*>(nowhere), nullptr));
+  rlimit most;
+  getrlimit(RLIMIT_NOFILE, &most);
+  if (most.rlim_cur < 2'000'000) {
+    std::vector<pollfd> many(most.rlim_cur + 1, pollfd{-1, 0, 0});
+    say("poll more than there may be", poll(many.data(), many.size(), -1));
+  }
+  say("ppoll negative time", ppoll(set, 1, &negative, nullptr));
+  say("pselect negative time", pselect(0, nullptr, nullptr, nullptr, &negative, nullptr));
+  say("nanosleep bad time", nanosleep(&bad, nullptr));
+  say("nanosleep negative time", nanosleep(&negative, nullptr));
+  say("nanosleep nowhere", nanosleep(static_cast<timespec*>(nowhere), nullptr));
+  say("clock_nanosleep no clock", clock_nanosleep(opaque(77), 0, &bad, nullptr));
+  say("clock_nanosleep bad time", clock_nanosleep(CLOCK_REALTIME, 0, &bad, nullptr));
+  say("clock_nanosleep nowhere",
+      clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, static_cast<timespec*>(nowhere), nullptr));
+  say("sigtimedwait nowhere", sigtimedwait(&signals, nullptr, static_cast<timespec*>(nowhere)));
+  mmsghdr messages[2]{};
+  timespec again = bad;
+  say("recvmmsg bad time", recvmmsg(ends.there(), messages, 2, 0, &again));
+  say("recvmmsg nowhere", recvmmsg(ends.there(), static_cast<mmsghdr*>(nowhere), 1, 0, nullptr));
+  say("recvmmsg nowhen", recvmmsg(ends.there(), messages, 1, 0, static_cast<timespec*>(nowhere)));
+  say("sendmmsg no socket", sendmmsg(through.in(), messages, 1, 0));
+  say("accept4 wrong flags", accept4(ends.there(), nullptr, nullptr, opaque(1)));
+  say("preadv2 wrong flags", preadv2(through.out(), nullptr, 0, -1, opaque(0x4000)));
+  say("pipe nowhere", pipe(static_cast<int*>(nowhere)));
+  say("socketpair nowhere", socketpair(AF_UNIX, SOCK_STREAM, 0, static_cast<int*>(nowhere)));
+  say("close -1", close(-1));
+  say("close beyond", close(INT_MAX));
+  say("close_range backwards", close_range(opaque(7U), 6, 0));
+  say("dup beyond", dup2(through.out(), opaque(INT_MAX)));
+  say("flock -1", flock(-1, LOCK_EX));
+  say("flock wrong operation", flock(through.out(), opaque(77)));
+  say("lockf -1", lockf(-1, F_LOCK, 0));
+  say("fsync -1", fsync(-1));
+  say("fsync a pipe", fsync(through.in()));
+  say("open nowhere", open(static_cast<const char*>(nowhere), O_RDONLY));
+  say("open nothing", open("", O_RDONLY));
+  struct stat about;
+  say("stat nowhere", stat(static_cast<const char*>(nowhere), &about));
+  say("stat nothing", stat("/nonexistent/file", &about));
+  say("msgrcv no queue", msgrcv(-1, &about, 1, 0, 0));
+  say("msgsnd no queue", msgsnd(-1, &about, 1, 0));
+  sembuf operation{};
+  say("semop no set", semop(-1, &operation, 1));
+  say("mq_receive no queue", mq_receive(-1, &byte, 1, nullptr));
+  say("wait nobody", wait(nullptr));
   const int directory = open("/", O_RDONLY);
   say("read a directory", read(directory, &byte, 1));
   say("write a directory", write(directory, &byte, 1));

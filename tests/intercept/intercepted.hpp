@@ -4,6 +4,7 @@
 // other thread may replace. The body returns what it saw, and does not assert.
 #pragma once
 
+#include "io/descriptor.hpp"
 #include "support/own_stack.hpp"
 #include "support/with_workers.hpp"
 
@@ -15,6 +16,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -64,6 +66,17 @@ class pipe_pair : public ends {
     if (::pipe2(fds_.data(), flags) != 0) std::abort();
   }
 };
+
+/// On a fiber: lets others run until one of them is parked on the descriptor.
+inline void until_waited_for(int fd, detail::direction way) {
+  for (bool waited_for = false; !waited_for;) {
+    this_fiber::yield();
+    detail::descriptor* const d = detail::find_descriptor(fd);
+    if (d == nullptr) continue;
+    const std::lock_guard hold(d->lock());
+    waited_for = d->has_waiters(way);
+  }
+}
 
 /// What is there, or what went wrong.
 inline std::string read_text(int fd, std::size_t most = 64) {

@@ -4,6 +4,7 @@
 #include "intercept/intercepted.hpp"
 
 #include <poll.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -38,6 +39,31 @@ std::string read_during(const std::function<void(test::ends&)>& end) {
   ender.join();
   reader.join();
   return seen;
+}
+
+char cat[] = "/bin/cat";
+char* const cat_alone[] = {cat, nullptr};
+
+[[maybe_unused]] pid_t cat_by_vfork(int in, int out) {
+  const pid_t child = vfork();
+  if (child == 0) {
+    dup2(in, 0);
+    dup2(out, 1);
+    execv(cat, cat_alone);
+    _exit(127);
+  }
+  return child;
+}
+
+[[maybe_unused]] pid_t cat_by_spawn(int in, int out) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, in, 0);
+  posix_spawn_file_actions_adddup2(&actions, out, 1);
+  pid_t child = -1;
+  if (posix_spawn(&child, cat, &actions, nullptr, cat_alone, environ) != 0) child = -1;
+  posix_spawn_file_actions_destroy(&actions);
+  return child;
 }
 
 }  // namespace
@@ -91,6 +117,25 @@ TEST_SUITE("lifetimes") {
           return seen;
         },
         "");
+  }
+
+  // Its token is about the file that the number meant when the event came.
+  TEST_CASE("a file is replaced when its reader has been woken and has not run yet") {
+    intercepted(
+        [] {
+          test::socket_pair old, next;
+          const int number = old.here();
+          std::string seen;
+          fiber reader([&] { seen = test::read_text(number); });
+          test::until_waited_for(number, detail::direction::read);
+          detail::descriptor& entry = *detail::find_descriptor(number);
+          entry.deliver(entry.generation(), true, false, false);  // the reader is runnable
+          dup2(next.here(), number);
+          test::write_text(next.there(), "of the next");
+          reader.join();
+          return seen.append(", ").append(test::read_text(number));
+        },
+        "Bad file descriptor, of the next");
   }
 
   TEST_CASE("closing behind libc's back is noticed when the number is opened again") {
@@ -302,6 +347,35 @@ TEST_SUITE("lifetimes") {
           return seen.append(" ").append(std::to_string(status));
         },
         "b 0");
+  }
+
+  TEST_CASE("a program that the child of a vfork executes, and one that is spawned") {
+    intercepted(
+        [] {
+          test::pipe_pair text;
+          std::string seen;
+          fiber parked([&] { test::read_text(text.out()); });  // in the middle of a call meanwhile
+          for (const bool forks : {true, false}) {
+            test::pipe_pair to_child(O_CLOEXEC), to_parent(O_CLOEXEC);
+            const pid_t child = forks ? cat_by_vfork(to_child.out(), to_parent.in())
+                                      : cat_by_spawn(to_child.out(), to_parent.in());
+            close(to_parent.release_in());
+            fiber talker([&] {
+              test::write_text(to_child.in(), "hello");
+              close(to_child.release_in());
+            });
+            for (std::string part; !(part = test::read_text(to_parent.out())).empty();)
+              seen += part;
+            talker.join();
+            int status = -1;
+            const bool ended = waitpid(child, &status, 0) == child;
+            seen.append(ended && status == 0 ? " ended " : " ? ");
+          }
+          test::write_text(text.in(), "x");
+          parked.join();
+          return seen;
+        },
+        "hello ended hello ended ");
   }
 
   TEST_CASE("what the child of a vfork closes is not closed here") {

@@ -517,6 +517,39 @@ TEST_SUITE("locks") {
         "woken ETIMEDOUT ETIMEDOUT EINVAL 0");
   }
 
+  // Posted by a thread, a moment after the fiber has begun to wait: before it looks, while it gets in line, or later.
+  TEST_CASE("a semaphore that is posted while a fiber gets in line for it") {
+    sem_t posted;
+    sem_init(&posted, 0, 0);
+    const unsigned rounds = TENDRIL_TSAN ? 5'000 : 100'000;
+    std::atomic<unsigned> asked{0};
+    std::thread poster([&] {
+      for (unsigned i = 1; i <= rounds; ++i) {
+        for (unsigned tries = 0; asked < i; ++tries)
+          if (tries % 1024 == 1023) std::this_thread::yield();
+        sem_post(&posted);
+      }
+    });
+    unsigned lost = 0;
+    run_on_own_stack(runtime_options{.workers = 1, .max_spare_threads = 0}, [&] {
+      // The limit is for code that is wrong.
+      for (unsigned i = 1; i <= rounds; ++i) {
+        timespec end{};
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        end.tv_sec += 20;
+        asked = i;
+        for (unsigned spin = i % 4096; spin != 0; --spin) asm volatile("" : : : "memory");
+        if (sem_clockwait(&posted, CLOCK_MONOTONIC, &end) == 0) continue;
+        ++lost;
+        asked = rounds;
+        break;
+      }
+    });
+    poster.join();
+    sem_destroy(&posted);
+    CHECK(lost == 0);
+  }
+
   TEST_CASE("once: others wait until the routine has returned, though it waits itself") {
     intercepted(
         [] {

@@ -5,7 +5,6 @@
 
 #include "intercept/install.hpp"
 #include "intercept/polling.hpp"
-#include "io/descriptor.hpp"
 
 #include <poll.h>
 #include <sys/epoll.h>
@@ -196,6 +195,41 @@ TEST_SUITE("polling") {
       found = detail::wait_for_any(&one, 1, detail::no_deadline, "a test", look);
     });
     CHECK(found == 1);
+  }
+
+  TEST_CASE("what comes after the last look of a poll is left for others") {
+    intercepted(
+        [] {
+          class last_look final : public detail::looker {
+           public:
+            last_look(pollfd (&set)[2]) : looker(nullptr), set_(set) {}
+
+           private:
+            long once(int) noexcept override {
+              const int n = detail::real().poll(set_, 2, 0);
+              if (n == 0) return 0;
+              // One is ready, and then the other one's event comes: it is given to who is in the list.
+              detail::descriptor& entry = *detail::find_descriptor(set_[1].fd);
+              entry.deliver(entry.generation(), true, false, false);
+              return n;
+            }
+            pollfd (&set_)[2];
+          };
+          const test::pipe_pair one, other;
+          std::string seen;
+          in_turn(
+              [&] {
+                pollfd set[] = {{one.out(), POLLIN, 0}, {other.out(), POLLIN, 0}};
+                last_look look(set);
+                seen = std::to_string(
+                    detail::wait_for_any(set, 2, detail::no_deadline, "a test", look));
+                detail::descriptor& entry = *detail::find_descriptor(other.out());
+                seen += entry.take_token(detail::direction::read) ? ", left" : ", lost";
+              },
+              [&] { test::write_text(one.in(), "x"); });
+          return seen;
+        },
+        "1, left");
   }
 
   TEST_CASE("ten thousand") {

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <system_error>
 
 namespace {
 
@@ -51,7 +52,7 @@ std::string talk() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc > 1 && std::strcmp(argv[1], "start-only") == 0) {
     const tendril::runtime started({.workers = 1});
     return 0;
@@ -66,4 +67,7 @@ int main(int argc, char** argv) {
     return seen.find(a) < seen.find(b) && seen.find(b) != std::string::npos;
   };
   return seen.size() == 6 && precedes('a', 'b') && precedes('c', 'd') && precedes('e', 'f') ? 0 : 1;
+} catch (const std::system_error& e) {  // the front is of another version
+  std::fprintf(stderr, "%s\n", e.what());
+  return 2;
 }

@@ -100,6 +100,11 @@ real_calls real = {
 
 using namespace tendril::platform;
 
+extern "C" {
+TENDRIL_FRONT_EXPORT extern const decltype(intercept_version_text()) tendril_intercept_version;
+constexpr decltype(intercept_version_text()) tendril_intercept_version = intercept_version_text();
+}
+
 extern "C" TENDRIL_FRONT_EXPORT install_result tendril_intercept_install(
     std::uint64_t version, const intercept_hooks* hooks, install_answer* answer) {
   using namespace tendril::platform::front;
