@@ -7,12 +7,10 @@
 #include "sched/scheduler.hpp"
 #include "sched/slot_guard.hpp"
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
 #include <new>
-#include <optional>
 #include <utility>
 
 namespace tendril::detail {
@@ -372,32 +370,10 @@ void worker::push_pinned(fiber_core* c) noexcept {
   picks_until_fair_ = fairness_interval_pinned;
 }
 
-/// c has an affinity. It may have come to another worker with the thread that it stayed on.
-__attribute__((noinline)) void worker::push_owned(fiber_core* c) noexcept {
-  const auto index = static_cast<unsigned>(c->affinity);
-  if (index == index_) push_pinned(c);
-  else owner_.worker_at(index).push_inbox(c);
-}
-
 /// c has departed, on this thread, without parking.
 __attribute__((noinline)) void worker::push_again(fiber_core* c) noexcept {
   if (c->affinity == affinity_stay) push_pinned(c);
   else push_ring(c);
-}
-
-/// c was sent here, or queued here before the worker changed threads.
-void worker::push_received(fiber_core* c) noexcept {
-  if (c->affinity == affinity_stay && c->the_frame()->stay->home != thread_) owner_.requeue(c);
-  else push_pinned(c);
-}
-
-/// The worker has come to a thread.
-void worker::take_over_stayers() noexcept {
-  fiber_core* lists[] = {pinned_head_.exchange(nullptr, std::memory_order_relaxed),
-                         std::exchange(thread_->ready_here, nullptr)};
-  pinned_tail_ = nullptr;
-  for (fiber_core* c : lists)
-    while (c != nullptr) push_received(std::exchange(c, c->next));
 }
 
 /// In the scheduler context. True: the worker has another thread, and is not to be touched.
@@ -586,197 +562,9 @@ fiber_core* worker::find_work() noexcept {
   return alone_ ? nullptr : steal();
 }
 
-fiber_core* worker::steal() noexcept {
-  const unsigned n = owner_.size();
-  random_ ^= random_ << 13;
-  random_ ^= random_ >> 7;
-  random_ ^= random_ << 17;
-  const auto start = static_cast<unsigned>(random_ % n);
-  for (unsigned i = 0; i != n; ++i) {
-    worker& victim = owner_.worker_at((start + i) % n);
-    if (&victim == this) continue;
-    fiber_core* first = nullptr;
-    std::size_t taken = victim.ring_.steal_into(ring_, first);
-    if (taken == 0) taken = victim.fresh_.steal_into(fresh_, first);
-    if (taken == 0 && victim.lifo_theft_.load(std::memory_order_relaxed)) {
-      first = victim.lifo_.exchange(nullptr, std::memory_order_acquire);
-      taken = first != nullptr ? 1 : 0;
-    }
-    if (taken != 0) {
-      counters_.steals.add(taken);
-      return first;
-    }
-  }
-  return nullptr;
-}
-
-void worker::take_injected() noexcept {
-  if (!owner_.has_injected()) return;
-  fiber_core* taken[64];
-  const std::size_t n = owner_.pop_injected(taken, std::size(taken));
-  for (std::size_t i = 0; i != n; ++i)
-    if (!ring_.push(taken[i])) overflow(taken[i]);
-  wanted_ = owner_.worker_is_wanted();
-}
-
-void worker::push_inbox(fiber_core* c) noexcept {
-  inbox_lock_.lock();
-  c->next = nullptr;
-  (inbox_tail_ != nullptr ? inbox_tail_->next : inbox_head_) = c;
-  inbox_tail_ = c;
-  inbox_size_.fetch_add(1, std::memory_order_relaxed);
-  inbox_lock_.unlock();
-  owner_.wake_worker(*this);
-}
-
-void worker::push_inbox(worker_task& t) noexcept {
-  inbox_lock_.lock();
-  t.next = nullptr;
-  (tasks_tail_ != nullptr ? tasks_tail_->next : tasks_head_) = &t;
-  tasks_tail_ = &t;
-  inbox_size_.fetch_add(1, std::memory_order_relaxed);
-  inbox_lock_.unlock();
-  owner_.wake_worker(*this);
-}
-
-void worker::drain_inbox() noexcept {
-  if (inbox_size_.load(std::memory_order_relaxed) == 0) return;
-  inbox_lock_.lock();
-  fiber_core* fibers = std::exchange(inbox_head_, nullptr);
-  inbox_tail_ = nullptr;
-  worker_task* tasks = std::exchange(tasks_head_, nullptr);
-  tasks_tail_ = nullptr;
-  inbox_size_.store(0, std::memory_order_relaxed);
-  inbox_lock_.unlock();
-  while (fibers != nullptr) {
-    fiber_core* const c = fibers;
-    fibers = c->next;
-    push_received(c);
-  }
-  while (tasks != nullptr) {
-    worker_task* const t = tasks;
-    tasks = t->next;  // first: run() may end the task's life
-    t->run(*t);
-  }
-}
-
 bool worker::has_queued_work() const noexcept {
   return !ring_.empty() || !fresh_.empty() || lifo_.load(std::memory_order_relaxed) != nullptr ||
          inbox_size_.load(std::memory_order_relaxed) != 0;
-}
-
-// ---- Time and events -------------------------------------------------------------------------
-
-void worker::housekeeping() noexcept {
-  budget_ = housekeeping_interval;
-  drain_inbox();
-  take_injected();
-  const bool timers = armed_.load(std::memory_order_relaxed) != 0;
-  const bool sources = poller_->has_sources();
-  if (!timers && !sources) return;
-  const time_point now = clock::now();
-  if (now - last_poll_ < poll_interval) return;
-  last_poll_ = now;
-  if (timers) expire_timers(now);
-  if (sources) poll(std::chrono::nanoseconds::zero());
-}
-
-void worker::poll(std::chrono::nanoseconds timeout) noexcept {
-  counters_.polls.add();
-  poller_->poll(timeout);
-}
-
-void worker::expire_timers(time_point now) noexcept {
-  for (;;) {
-    constexpr std::size_t portion = 64;
-    timer_node* nodes[portion];
-    waiter* due[portion];
-    std::size_t n = 0;
-    {
-      timer_guard hold(*this);
-      if (timers_.advance(now)) n = timers_.pop_due(nodes, portion);
-      // Who is read under the lock: once it is released the node is its owner's again.
-      for (std::size_t i = 0; i != n; ++i) due[i] = static_cast<wait_timer*>(nodes[i])->who;
-      armed_.store(timers_.size(), std::memory_order_relaxed);
-    }
-    for (std::size_t i = 0; i != n; ++i) unpark(due[i]);
-    counters_.timers.add(n);
-    if (n != portion) return;
-  }
-}
-
-void worker::arm_timer(wait_timer& t, time_point deadline) noexcept {
-  // Long waits may end a little later (never earlier), so that those that end at about the same time share
-  // one wake-up of the worker: up to 1 ms from 128 ms on, as fine as other runtimes' clocks are. The time
-  // of the last poll is near enough to now for this.
-  using namespace std::chrono;
-  constexpr nanoseconds slack{1 << 20};
-  if (deadline - last_poll_ >= 128 * slack && deadline < no_deadline - slack) {
-    const auto late = deadline.time_since_epoch() % slack;
-    if (late.count() != 0) deadline += slack - late;
-  }
-  timer_guard hold(*this);
-  timers_.arm(t, deadline);
-  armed_.store(timers_.size(), std::memory_order_relaxed);
-}
-
-bool worker::cancel_timer(wait_timer& t) noexcept {
-  timer_guard hold(*this);
-  const bool was_pending = timers_.cancel(t);
-  armed_.store(timers_.size(), std::memory_order_relaxed);
-  return was_pending;
-}
-
-fiber_core* worker::idle() noexcept {
-  if (!alone_ && owner_.others_running(*this)) {
-    if (!searching_) searching_ = owner_.begin_search();
-    if (searching_) {
-      const time_point end = clock::now() + spin_time;
-      do {
-        for (int i = 0; i != 32; ++i) {
-          std_atomics::spin_pause();
-          if (owner_.has_injected() || inbox_size_.load(std::memory_order_relaxed) != 0)
-            return nullptr;
-        }
-        if (fiber_core* const c = steal()) return c;
-      } while (clock::now() < end);
-    }
-  }
-  if (searching_) {
-    searching_ = false;
-    owner_.end_search(false);
-  }
-  if (!owner_.enter_sleep(*this, searching_)) return nullptr;
-  std::chrono::nanoseconds timeout{-1};
-  if (armed_.load(std::memory_order_relaxed) != 0) {
-    std::optional<time_point> next;
-    {
-      timer_guard hold(*this);
-      next = timers_.next_deadline();
-    }
-    if (next) timeout = std::max(*next - clock::now(), clock::duration::zero());
-  }
-  // A burst of fibers leaves warm stacks behind. They are worth keeping while it may come again, and are
-  // given back, in portions between polls, when nothing has happened for a while.
-  const bool trim_later = stacks_.worth_trimming();
-  time_point slept_at{};
-  if (trim_later) {
-    const auto patience =
-        trimming_ ? std::chrono::nanoseconds::zero() : std::chrono::nanoseconds(trim_after);
-    if (timeout < timeout.zero() || timeout > patience) timeout = patience;
-    slept_at = clock::now();
-  }
-  if (timeout != timeout.zero()) counters_.sleeps.add();
-  poll(timeout);
-  searching_ = owner_.leave_sleep(*this);
-  budget_ = housekeeping_interval;
-  last_poll_ = clock::now();
-  if (armed_.load(std::memory_order_relaxed) != 0) expire_timers(last_poll_);
-  if (trim_later) {
-    trimming_ = !has_queued_work() && (trimming_ || last_poll_ - slept_at >= trim_after);
-    if (trimming_) stacks_.trim_portion();
-  }
-  return nullptr;
 }
 
 std::uint64_t worker::take_id() noexcept {
