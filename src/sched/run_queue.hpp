@@ -64,14 +64,29 @@ class basic_run_queue {
     return true;
   }
 
+  /// What follows the element that was popped, or nullptr. A guess: a thief may own it by now, so it is good
+  /// for prefetching only.
+  struct followers {
+    T* next = nullptr;
+    T* after_next = nullptr;
+  };
+
   /// Owner: the oldest, or nullptr.
   T* pop() noexcept {
+    followers f;
+    return pop(f);
+  }
+  /// The same; f is set if there is one.
+  T* pop(followers& f) noexcept {
     std::uint64_t head = head_.load(std::memory_order_relaxed);  // a stale one fails in take()
     const std::uint64_t tail = tail_.load(std::memory_order_relaxed);
     while (head != tail) {
       // We wrote this slot ourselves: no acquire needed to read it.
       T* const element = slot(head).load(std::memory_order_relaxed);
-      if (take(head, 1)) return element;
+      if (take(head, 1)) {
+        f = followers_at(head + 1, tail);
+        return element;
+      }
     }
     return nullptr;
   }
@@ -79,19 +94,18 @@ class basic_run_queue {
   /// Owner, while no thief can exist (a runtime with one worker): the oldest, or nullptr, without a
   /// locked operation.
   T* pop_exclusive() noexcept {
+    followers f;
+    return pop_exclusive(f);
+  }
+  /// The same; f is set if there is one.
+  T* pop_exclusive(followers& f) noexcept {
     const std::uint64_t head = head_.load(std::memory_order_relaxed);
-    if (head == tail_.load(std::memory_order_relaxed)) return nullptr;
+    const std::uint64_t tail = tail_.load(std::memory_order_relaxed);
+    if (head == tail) return nullptr;
     T* const element = slot(head).load(std::memory_order_relaxed);
     head_.store(head + 1, std::memory_order_relaxed);
+    f = followers_at(head + 1, tail);
     return element;
-  }
-
-  /// Owner: the element `ahead` places behind the oldest, or nullptr. A guess: a thief may own it by now,
-  /// so it is good for prefetching only.
-  T* peek(std::uint64_t ahead) const noexcept {
-    const std::uint64_t position = head_.load(std::memory_order_relaxed) + ahead;
-    if (position >= tail_.load(std::memory_order_relaxed)) return nullptr;
-    return slots_[position & (Capacity - 1)].load(std::memory_order_relaxed);
   }
 
   /// Owner: moves the older half, but no more than `most`, to out and returns how many. After push() has failed,
@@ -159,6 +173,14 @@ class basic_run_queue {
   using atomic_slot = typename Atomics::template atomic<T*>;
 
   atomic_slot& slot(std::uint64_t position) noexcept { return slots_[position & (Capacity - 1)]; }
+
+  /// From positions in registers: to read head again would wait for the store that has just moved it.
+  followers followers_at(std::uint64_t position, std::uint64_t tail) noexcept {
+    followers f;
+    if (position < tail) f.next = slot(position).load(std::memory_order_relaxed);
+    if (position + 1 < tail) f.after_next = slot(position + 1).load(std::memory_order_relaxed);
+    return f;
+  }
 
   /// Moves head from `head` over `count` elements; on failure `head` is what it is now.
   bool take(std::uint64_t& head, std::uint64_t count) noexcept {

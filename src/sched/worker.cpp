@@ -461,23 +461,28 @@ void worker::push_spawned(fiber_core* c) noexcept {
 }
 
 inline fiber_core* worker::pop_ring() noexcept {
-  fiber_core* const c = alone_ ? ring_.pop_exclusive() : ring_.pop();
+  decltype(ring_)::followers soon;
+  fiber_core* const c = alone_ ? ring_.pop_exclusive(soon) : ring_.pop(soon);
+  if (c == nullptr) {
+    woken_by_events_ = 0;
+    return nullptr;
+  }
   // With hundreds of runnable fibers each switch would miss the cache three times over: on the core, on
   // the saved context, on the frames above it. Two fibers ahead is early enough (37 -> 15 ns a yield
   // among 1,000).
-  if (const fiber_core* const soon = ring_.peek(0)) {
-    soon->ctx.prefetch();
-    __builtin_prefetch(soon->the_frame(), 1);
+  if (soon.next != nullptr) {
+    soon.next->ctx.prefetch();
+    __builtin_prefetch(soon.next->the_frame(), 1);
     // Who waited for an event returns through the frames of its operation, each a miss and each on the way
     // to the next. Nothing for who merely yields: it would cost more than it brings.
     if (woken_by_events_ != 0) {
       --woken_by_events_;
-      soon->ctx.prefetch_far();
+      soon.next->ctx.prefetch_far();
     }
   } else {
     woken_by_events_ = 0;
   }
-  if (const fiber_core* const later = ring_.peek(1)) __builtin_prefetch(later);
+  if (soon.after_next != nullptr) __builtin_prefetch(soon.after_next);
   return c;
 }
 

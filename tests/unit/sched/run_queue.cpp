@@ -60,6 +60,26 @@ TEST_SUITE("run_queue") {
     }
   }
 
+  TEST_CASE("who pops is told what follows, round the ring") {
+    auto items = numbered<3>();
+    basic_run_queue<item, 4> queue;
+    for (int round = 0; round != 6; ++round) {
+      for (item& i : items) REQUIRE(queue.push(&i));
+      decltype(queue)::followers f;
+      const auto pop = [&] { return round % 2 == 0 ? queue.pop(f) : queue.pop_exclusive(f); };
+      REQUIRE(pop() == &items[0]);
+      CHECK(f.next == &items[1]);
+      CHECK(f.after_next == &items[2]);
+      REQUIRE(pop() == &items[1]);
+      CHECK(f.next == &items[2]);
+      CHECK(f.after_next == nullptr);
+      REQUIRE(pop() == &items[2]);
+      CHECK(f.next == nullptr);
+      CHECK(f.after_next == nullptr);
+      CHECK(pop() == nullptr);
+    }
+  }
+
   TEST_CASE("a full queue refuses, and gives out its older half") {
     auto items = numbered<5>();
     basic_run_queue<item, 4> queue;
