@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstddef>
+#include <cstdint>
 
 #include "intercept/calls.hpp"
 #include "intercept/file_facts.hpp"
@@ -176,6 +177,13 @@ ssize_t readv(int fd, const iovec* parts, int count) {
 
 ssize_t writev(int fd, const iovec* parts, int count) {
   return write_parts(fd, parts, count, 0, [=] { return real().writev(fd, parts, count); });
+}
+
+int eventfd_read(int fd, std::uint64_t* value) {
+  return calls::read(fd, value, sizeof *value) == sizeof *value ? 0 : -1;
+}
+int eventfd_write(int fd, std::uint64_t value) {
+  return calls::write(fd, &value, sizeof value) == sizeof value ? 0 : -1;
 }
 
 // At another offset than the file's own: only files that have offsets take that.

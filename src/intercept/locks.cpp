@@ -2,8 +2,7 @@
 //
 // libc's locks on fibers: see parking_lot.hpp. Each is tried by libc's own function, and what it answers is the
 // answer, but where a fiber would have to wait. What the kernel knows of (robust mutexes, priority protocols,
-// locks that processes share) and what cannot be tried (barriers, joining) blocks the thread, whose worker is given
-// to another one before.
+// locks that processes share) blocks the thread, whose worker is given to another one before.
 //
 // A condition variable's signal goes to libc and to the line of fibers: if both have waiters, one of each wakes up,
 // which POSIX allows. A fiber is in line before it unlocks the mutex, so no signal passes it by.
@@ -461,20 +460,6 @@ int pthread_once(pthread_once_t* once, void (*routine)()) {
     }
   } const at_the_end{b, once, record};
   return real().pthread_once(once, routine);
-}
-
-int pthread_barrier_wait(pthread_barrier_t* barrier) {
-  return block_in_place([&] { return real().pthread_barrier_wait(barrier); });
-}
-
-int pthread_join(pthread_t thread, void** result) {
-  return block_in_place([&] { return real().pthread_join(thread, result); });
-}
-int pthread_timedjoin_np(pthread_t thread, void** result, const timespec* at) {
-  return block_in_place([&] { return real().pthread_timedjoin_np(thread, result, at); });
-}
-int pthread_clockjoin_np(pthread_t thread, void** result, clockid_t which, const timespec* at) {
-  return block_in_place([&] { return real().pthread_clockjoin_np(thread, result, which, at); });
 }
 
 }  // namespace calls

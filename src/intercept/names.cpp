@@ -191,6 +191,12 @@ passwd* getpwnam(const char* name) {
 passwd* getpwuid(uid_t user) {
   return on_thread(symbol::getpwuid, [=] { return real().getpwuid(user); });
 }
+passwd* getpwent() {
+  return on_thread(symbol::getpwent, [] { return real().getpwent(); });
+}
+group* getgrent() {
+  return on_thread(symbol::getgrent, [] { return real().getgrent(); });
+}
 group* getgrnam(const char* name) {
   return on_thread(symbol::getgrnam, keep_slot{}, [=] { return real().getgrnam(name); });
 }

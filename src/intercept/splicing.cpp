@@ -31,6 +31,7 @@
 #include "intercept/owned_text.hpp"
 #include "intercept/polling.hpp"
 #include "intercept/symbols.hpp"
+#include "intercept/transfer.hpp"
 
 namespace tendril::detail {
 namespace {
@@ -54,6 +55,11 @@ long wait_for_both(int in, const file_use& source, int out, const file_use& sink
 [[gnu::noinline]] long splice_now(int in, off64_t* from, int out, off64_t* to, std::size_t bytes,
                                   unsigned flags) noexcept {
   const ssize_t n = real().splice(in, from, out, to, bytes, flags | SPLICE_F_NONBLOCK);
+  return n >= 0 ? n : -errno;
+}
+[[gnu::noinline]] long vmsplice_now(int fd, const iovec* parts, std::size_t count,
+                                    unsigned flags) noexcept {
+  const ssize_t n = real().vmsplice(fd, parts, count, flags | SPLICE_F_NONBLOCK);
   return n >= 0 ? n : -errno;
 }
 [[gnu::noinline]] long tee_now(int in, int out, std::size_t bytes, unsigned flags) noexcept {
@@ -133,6 +139,21 @@ long send_pieces(int out, int in, off_t& at, std::size_t bytes) {
 }  // namespace
 
 namespace calls {
+
+ssize_t vmsplice(int fd, const iovec* parts, std::size_t count, unsigned flags) {
+  file_use use;
+  const auto plain = [=] { return real().vmsplice(fd, parts, count, flags); };
+  if (look_at_file(fd, use) != 0 || use.nonblocking || use.what == file_class::unparked)
+    return plain();
+  const int before = errno_now();
+  // Into a pipe, or out of it: by which end it is.
+  const bool reads = (real().fcntl(fd, F_GETFL, 0) & O_ACCMODE) == O_RDONLY;
+  const long n = park_until_done(
+      use, reads ? direction::read : direction::write, "vmsplice", [&](const file_use&) -> attempt {
+        return {uninterrupted([&] { return vmsplice_now(fd, parts, count, flags); })};
+      });
+  return n == cannot_wait ? plain() : finish(n, before);
+}
 
 ssize_t splice(int in, off64_t* from, int out, off64_t* to, size_t bytes, unsigned flags) {
   file_use source, sink;

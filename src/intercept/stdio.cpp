@@ -334,6 +334,15 @@ int puts(const char* text) {
         return bytes < INT_MAX ? static_cast<int>(bytes) + 1 : INT_MAX;
       });
 }
+void perror(const char* text) {
+  char room[128];
+  const char* const what = ::strerror_r(errno_now(), room, sizeof room);
+  const bool has_text = text != nullptr && *text != 0;
+  char* line = nullptr;
+  if (::asprintf(&line, "%s%s%s\n", has_text ? text : "", has_text ? ": " : "", what) < 0) return;
+  calls::fputs(line, stderr);
+  std::free(line);
+}
 int __overflow(std::FILE* f, int c) {
   if (c == EOF) return calls::fflush(f);
   stream_use use;

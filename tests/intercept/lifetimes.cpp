@@ -274,6 +274,28 @@ TEST_SUITE("lifetimes") {
         "eventfd: some\ntimerfd: some\ninotify: some\nsignalfd: some\n");
   }
 
+  TEST_CASE("eventfd_read and eventfd_write") {
+    intercepted(
+        [] {
+          const int counter = eventfd(0, 0);
+          std::string seen;
+          fiber reader([&] {
+            eventfd_t value = 0;
+            const int result = eventfd_read(counter, &value);
+            seen.append(std::to_string(result)).append(" ").append(std::to_string(value));
+          });
+          fiber writer([&] {
+            this_fiber::yield();
+            seen += std::to_string(eventfd_write(counter, 5)) + " ";
+          });
+          writer.join();
+          reader.join();
+          close(counter);
+          return seen;
+        },
+        "0 0 5");
+  }
+
   TEST_CASE("a native thread and a fiber share a descriptor") {
     intercepted(
         [] {

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waiting for what other processes do: the end of one child, locks on parts of files, signals; and for the two ends of
-// what moves bytes within the kernel. What is parked for takes
-// no thread, which the counts tell.
-#include "intercept/intercepted.hpp"
+// Waiting for what other processes do: the end of one child, locks on parts of files. What is parked for takes no
+// thread, which the counts tell.
+#include "intercept/waiting.hpp"
 
 #include <tendril/cancelable_calls.hpp>
-#include <tendril/intercept.hpp>
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
-#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,13 +20,15 @@
 #include <vector>
 
 using namespace tendril;
+using test::both;
+using test::elsewhere;
 using test::intercepted;
+using test::nameless;
+using test::no_descriptors;
+using test::said;
+using test::wait_for_something;
 
 namespace {
-
-std::string said(long result) {
-  return result >= 0 ? std::to_string(result) : std::strerror(errno);
-}
 
 /// A child that ends when it is told to.
 class child {
@@ -55,54 +54,6 @@ std::string ended(long found, const child& one, int status) {
                                 : "?";
 }
 
-/// Two fibers, the second of which runs when the first has begun to wait, or is done.
-std::string both(const std::function<std::string()>& waits, const std::function<void()>& ends) {
-  std::string first;
-  fiber one([&] { first = waits(); });
-  fiber two([&] {
-    this_fiber::yield();
-    ends();
-  });
-  one.join();
-  two.join();
-  return first;
-}
-
-/// How many calls of the symbol were made on another thread meanwhile.
-std::string elsewhere(const char* symbol, const std::function<void()>& f) {
-  const auto now = [&] {
-    for (const auto& one : interception::counts())
-      if (std::strcmp(one.symbol, symbol) == 0) return one.elsewhere;
-    return std::uint64_t{0};
-  };
-  const auto before = now();
-  f();
-  return ", elsewhere " + std::to_string(now() - before);
-}
-
-/// Nobody gets a new descriptor.
-class no_descriptors {
- public:
-  no_descriptors() {
-    getrlimit(RLIMIT_NOFILE, &before_);
-    const rlimit none{0, before_.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &none);
-  }
-  ~no_descriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
-  no_descriptors(const no_descriptors&) = delete;
-  no_descriptors& operator=(const no_descriptors&) = delete;
-
- private:
-  rlimit before_{};
-};
-
-/// Makes the loop of the worker, which has descriptors of its own.
-void wait_for_something() {
-  test::pipe_pair through;
-  both([&] { return test::read_text(through.out()); },
-       [&] { test::write_text(through.in(), "x"); });
-}
-
 struct flock whole_file(short type) {
   struct flock lock {};
   lock.l_type = type;
@@ -110,35 +61,7 @@ struct flock whole_file(short type) {
   return lock;
 }
 
-/// A file without a name.
-int nameless() {
-  char name[] = "/tmp/tendril-XXXXXX";
-  const int fd = mkstemp(name);
-  unlink(name);
-  return fd;
-}
 std::string name_of(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
-
-int first_signal() noexcept { return SIGRTMIN + 5; }
-int second_signal() noexcept { return SIGRTMIN + 6; }
-
-sigset_t both_signals() noexcept {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, first_signal());
-  sigaddset(&set, second_signal());
-  return set;
-}
-
-/// As a program does that waits for them: in every thread, so before there is any other.
-[[maybe_unused]] const bool blocked = [] {
-  const sigset_t set = both_signals();
-  return pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0;
-}();
-
-std::string received(int n) {
-  return n == first_signal() ? "first" : n == second_signal() ? "second" : said(n);
-}
 
 }  // namespace
 
@@ -160,45 +83,43 @@ TEST_SUITE("one_child") {
           });
           seen += elsewhere("wait4", [&] {
             child one(4);
-            seen += "; " + both(
-                               [&] {
-                                 int status = 0;
-                                 rusage usage{};
-                                 usage.ru_maxrss = -1;
-                                 const pid_t found = wait4(one.number(), &status, 0, &usage);
-                                 return ended(found, one, status) +
-                                        (usage.ru_maxrss >= 0 ? "" : " used nothing");
-                               },
-                               [&] { one.end(); });
+            seen.append("; ").append(both(
+                [&] {
+                  int status = 0;
+                  rusage usage{};
+                  usage.ru_maxrss = -1;
+                  const pid_t found = wait4(one.number(), &status, 0, &usage);
+                  return ended(found, one, status) + (usage.ru_maxrss >= 0 ? "" : " used nothing");
+                },
+                [&] { one.end(); }));
           });
           seen += elsewhere("waitid", [&] {
             child one(5);
-            seen += "; " + both(
-                               [&] {
-                                 siginfo_t about{};
-                                 std::string result =
-                                     said(waitid(P_PID, static_cast<id_t>(one.number()), &about,
-                                                 WEXITED | WNOWAIT));
-                                 result += about.si_pid == one.number() ? " it " : " another ";
-                                 return result + std::to_string(about.si_status);
-                               },
-                               [&] { one.end(); });
+            seen.append("; ").append(both(
+                [&] {
+                  siginfo_t about{};
+                  std::string result = said(
+                      waitid(P_PID, static_cast<id_t>(one.number()), &about, WEXITED | WNOWAIT));
+                  result += about.si_pid == one.number() ? " it " : " another ";
+                  return result + std::to_string(about.si_status);
+                },
+                [&] { one.end(); }));
             int status = 0;
             const pid_t found = waitpid(one.number(), &status, 0);
-            seen += " " + ended(found, one, status);
+            seen.append(" ").append(ended(found, one, status));
           });
           seen += elsewhere("waitid", [&] {
             child one(6);
             const int process = static_cast<int>(syscall(SYS_pidfd_open, one.number(), 0));
-            seen += "; " + both(
-                               [&] {
-                                 siginfo_t about{};
-                                 constexpr auto by_descriptor = static_cast<idtype_t>(3);
-                                 std::string result = said(waitid(
-                                     by_descriptor, static_cast<id_t>(process), &about, WEXITED));
-                                 return result + " " + std::to_string(about.si_status);
-                               },
-                               [&] { one.end(); });
+            seen.append("; ").append(both(
+                [&] {
+                  siginfo_t about{};
+                  constexpr auto by_descriptor = static_cast<idtype_t>(3);
+                  std::string result =
+                      said(waitid(by_descriptor, static_cast<id_t>(process), &about, WEXITED));
+                  return result + " " + std::to_string(about.si_status);
+                },
+                [&] { one.end(); }));
             close(process);
           });
           return seen;
@@ -262,8 +183,8 @@ TEST_SUITE("one_child") {
           child one(3);
           int status = 0;
           std::string seen = said(waitpid(one.number(), &status, WNOHANG));
-          seen += " " + said(waitpid(getpid(), &status, 0));
-          seen += " " + said(waitpid(one.number(), &status, 0x4000));
+          seen.append(" ").append(said(waitpid(getpid(), &status, 0)));
+          seen.append(" ").append(said(waitpid(one.number(), &status, 0x4000)));
           one.end();
           const pid_t found = waitpid(one.number(), &status, 0);
           return seen + " " + ended(found, one, status);
@@ -371,7 +292,7 @@ TEST_SUITE("record_locks") {
           });
           int status = -1;
           waitpid(other, &status, 0);
-          seen += " " + std::to_string(status);
+          seen.append(" ").append(std::to_string(status));
           close(fd);
           return seen;
         },
@@ -404,229 +325,5 @@ TEST_SUITE("record_locks") {
           return seen;
         },
         "0 released 0, elsewhere 1");
-  }
-}
-
-TEST_SUITE("signals") {
-  TEST_CASE("sent while a fiber waits, or before") {
-    intercepted(
-        [] {
-          const sigset_t set = both_signals();
-          std::string seen = both(
-              [&] {
-                errno = EXDEV;
-                int got = 0;
-                const int error = sigwait(&set, &got);
-                return std::to_string(error) + received(got) + (errno == EXDEV ? "" : " errno");
-              },
-              [] { kill(getpid(), second_signal()); });
-          seen += ", ";
-          seen += both(
-              [&] {
-                siginfo_t about{};
-                std::string result = received(sigwaitinfo(&set, &about));
-                result += about.si_code == SI_QUEUE ? " queued " : " ? ";
-                return result + std::to_string(about.si_value.sival_int);
-              },
-              [] { sigqueue(getpid(), first_signal(), {.sival_int = 7}); });
-          kill(getpid(), first_signal());
-          const timespec long_time{1'000'000, 0};
-          seen += ", " + received(sigtimedwait(&set, nullptr, &long_time));
-          return seen;
-        },
-        "0second, first queued 7, first");
-  }
-
-  TEST_CASE("sent to the thread alone") {
-    intercepted(
-        [] {
-          const sigset_t set = both_signals();
-          return both([&] { return received(sigwaitinfo(&set, nullptr)); },
-                      [] { raise(first_signal()); });
-        },
-        "first");
-  }
-
-  TEST_CASE("that do not come in time") {
-    intercepted(
-        [] {
-          const sigset_t set = both_signals();
-          const timespec none{0, 0};
-          const timespec some{0, 3'000'000};
-          const timespec bad{0, -1};
-          std::string seen = said(sigtimedwait(&set, nullptr, &none));
-          seen += ", " + said(sigtimedwait(&set, nullptr, &some));
-          return seen + ", " + said(sigtimedwait(&set, nullptr, &bad));
-        },
-        "Resource temporarily unavailable, Resource temporarily unavailable, Invalid argument");
-  }
-
-  TEST_CASE("each is received by one") {
-    intercepted(
-        [] {
-          constexpr int count = 8;
-          const sigset_t set = both_signals();
-          int sum = 0;
-          std::vector<fiber> waiters;
-          for (int i = 0; i != count; ++i)
-            waiters.emplace_back([&] {
-              siginfo_t about{};
-              if (sigwaitinfo(&set, &about) == first_signal()) sum += about.si_value.sival_int;
-            });
-          this_fiber::yield();
-          for (int i = 0; i != count; ++i)
-            sigqueue(getpid(), first_signal(), {.sival_int = 1 << i});
-          for (fiber& one : waiters) one.join();
-          const timespec none{0, 0};
-          return std::to_string(sum) + " " + said(sigtimedwait(&set, nullptr, &none));
-        },
-        "255 Resource temporarily unavailable");
-  }
-
-  TEST_CASE("without descriptors") {
-    intercepted(
-        [] {
-          wait_for_something();
-          const sigset_t set = both_signals();
-          const no_descriptors left;
-          return both([&] { return received(sigwaitinfo(&set, nullptr)); },
-                      [] { kill(getpid(), first_signal()); });
-        },
-        "first");
-  }
-
-  TEST_CASE("a request to stop ends the wait where it is asked for") {
-    intercepted(
-        [] {
-          const sigset_t set = both_signals();
-          std::string seen;
-          fiber waiter([&] {
-            const cancelable_calls scope;
-            int got = 0;
-            seen = std::strerror(sigwait(&set, &got));
-          });
-          this_fiber::yield();
-          waiter.request_stop();
-          waiter.join();
-          return seen;
-        },
-        "Operation canceled");
-  }
-}
-
-TEST_SUITE("splicing") {
-  TEST_CASE("from a pipe that is empty into one that is full") {
-    intercepted(
-        [] {
-          test::pipe_pair from;
-          test::pipe_pair to;
-          fcntl(to.in(), F_SETPIPE_SZ, 4096);
-          const std::string full(4096, 'f');
-          test::write_text(to.in(), full);
-          std::string steps;
-          std::string seen;
-          fiber mover([&] {
-            errno = EXDEV;
-            const std::string moved = said(splice(from.out(), nullptr, to.in(), nullptr, 64, 0));
-            seen = steps + moved + (errno == EXDEV ? "" : " errno changed");
-          });
-          this_fiber::yield();
-          steps += "written ";
-          test::write_text(from.in(), "hello");
-          for (int i = 0; i != 5; ++i) this_fiber::yield();
-          steps += "read ";
-          test::read_text(to.out(), full.size());
-          mover.join();
-          return seen + " " + test::read_text(to.out());
-        },
-        "written read 5 hello");
-  }
-
-  TEST_CASE("between a pipe and a socket") {
-    intercepted(
-        [] {
-          test::pipe_pair through;
-          test::socket_pair ends;
-          std::string seen;
-          seen += elsewhere("splice", [&] {
-            seen += both(
-                [&] { return said(splice(ends.here(), nullptr, through.in(), nullptr, 64, 0)); },
-                [&] { test::write_text(ends.there(), "from socket"); });
-            seen += " " + test::read_text(through.out());
-          });
-          seen += "; " + both(
-                             [&] {
-                               return said(splice(through.out(), nullptr, ends.here(), nullptr, 64,
-                                                  SPLICE_F_MORE));
-                             },
-                             [&] { test::write_text(through.in(), "from pipe"); });
-          return seen + " " + test::read_text(ends.there());
-        },
-        "11 from socket, elsewhere 0; 9 from pipe");
-  }
-
-  TEST_CASE("a copy of what is in a pipe") {
-    intercepted(
-        [] {
-          test::pipe_pair from;
-          test::pipe_pair to;
-          std::string seen = both([&] { return said(tee(from.out(), to.in(), 64, 0)); },
-                                  [&] { test::write_text(from.in(), "twice"); });
-          seen += " " + test::read_text(from.out()) + " " + test::read_text(to.out());
-          seen += " " + said(tee(from.out(), to.in(), 64, SPLICE_F_NONBLOCK));
-          close(from.release_in());
-          return seen + " " + said(tee(from.out(), to.in(), 64, 0));
-        },
-        "5 twice twice Resource temporarily unavailable 0");
-  }
-
-  TEST_CASE("a file is sent to who reads slowly") {
-    intercepted(
-        [] {
-          const int fd = nameless();
-          std::string text(1'000'000, 0);
-          for (std::size_t i = 0; i != text.size(); ++i)
-            text[i] = static_cast<char>(i * 7 + i / 251);
-          test::write_text(fd, text);
-          std::string seen;
-          for (const bool to_pipe : {false, true}) {
-            test::socket_pair ends;
-            test::pipe_pair through;
-            const int out = to_pipe ? through.in() : ends.here();
-            off_t at = 10;
-            const std::string aside = elsewhere("sendfile", [&] {
-              std::string sent;
-              fiber sender([&] {
-                // To a pipe a call moves what there is room for.
-                std::size_t done = 0;
-                while (done < 999'000) {
-                  const ssize_t n = sendfile(out, fd, &at, 999'000 - done);
-                  if (n <= 0) break;
-                  done += static_cast<std::size_t>(n);
-                  if (!to_pipe && done != 999'000) sent = "in parts ";
-                }
-                sent += std::to_string(done) + " to " + std::to_string(at);
-              });
-              std::string got;
-              while (got.size() < 999'000) {
-                const std::string more =
-                    test::read_text(to_pipe ? through.out() : ends.there(), 5000);
-                if (more.empty()) break;
-                got += more;
-              }
-              sender.join();
-              seen += sent + (got == text.substr(10, 999'000) ? " same" : " different");
-            });
-            lseek(fd, 999'990, SEEK_SET);
-            seen += aside + ", " + said(sendfile(out, fd, nullptr, 100));
-            seen +=
-                " " + said(lseek(fd, 0, SEEK_CUR)) + " " + said(sendfile(out, fd, nullptr, 100));
-            seen += "\n";
-          }
-          close(fd);
-          return seen;
-        },
-        "999000 to 999010 same, elsewhere 0, 10 1000000 0\n"
-        "999000 to 999010 same, elsewhere 0, 10 1000000 0\n");
   }
 }

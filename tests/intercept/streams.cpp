@@ -343,6 +343,29 @@ TEST_SUITE("streams") {
         "<got\n>end3");
   }
 
+  TEST_CASE("perror, to who has no room for it") {
+    intercepted(
+        [] {
+          test::pipe_pair errors;
+          fcntl(errors.in(), F_SETPIPE_SZ, 4096);
+          const std::string full(4096, 'f');
+          test::write_text(errors.in(), full);
+          const int before = dup(STDERR_FILENO);
+          dup2(errors.in(), STDERR_FILENO);
+          fiber says([] {
+            errno = EXDEV;
+            perror("linking");
+          });
+          this_fiber::yield();
+          test::read_text(errors.out(), full.size());
+          says.join();
+          dup2(before, STDERR_FILENO);
+          close(before);
+          return test::read_text(errors.out());
+        },
+        "linking: Invalid cross-device link\n");
+  }
+
   TEST_CASE("a FIFO by fopen") {
     intercepted(
         [] {

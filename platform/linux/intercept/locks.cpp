@@ -100,3 +100,66 @@ extern "C" int front_pthread_cond_clockwait(pthread_cond_t* c, pthread_mutex_t* 
   }
   return real.pthread_cond_clockwait(c, m, which, at);
 }
+extern "C" int front_pthread_tryjoin_np(pthread_t thread, void** result) {
+  return real.pthread_tryjoin_np(thread, result);
+}
+
+// ---- C11's. libc has them as these, with other codes for errors.
+
+namespace {
+
+static_assert(sizeof(mtx_t) == sizeof(pthread_mutex_t) && sizeof(cnd_t) == sizeof(pthread_cond_t) &&
+              sizeof(once_flag) == sizeof(pthread_once_t) && sizeof(thrd_t) == sizeof(pthread_t));
+pthread_mutex_t* lock_of(mtx_t* m) noexcept { return reinterpret_cast<pthread_mutex_t*>(m); }
+pthread_cond_t* condition_of(cnd_t* c) noexcept { return reinterpret_cast<pthread_cond_t*>(c); }
+
+int c11_code(int error) noexcept {
+  switch (error) {
+    case 0:
+      return thrd_success;
+    case EBUSY:
+      return thrd_busy;
+    case ENOMEM:
+      return thrd_nomem;
+    case ETIMEDOUT:
+      return thrd_timedout;
+    default:
+      return thrd_error;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+int front_mtx_lock(mtx_t* m) { return c11_code(front_pthread_mutex_lock(lock_of(m))); }
+int front_mtx_trylock(mtx_t* m) { return c11_code(front_pthread_mutex_trylock(lock_of(m))); }
+int front_mtx_timedlock(mtx_t* m, const timespec* at) {
+  return c11_code(front_pthread_mutex_timedlock(lock_of(m), at));
+}
+int front_mtx_unlock(mtx_t* m) { return c11_code(front_pthread_mutex_unlock(lock_of(m))); }
+int front_cnd_wait(cnd_t* c, mtx_t* m) {
+  return c11_code(front_pthread_cond_wait(condition_of(c), lock_of(m)));
+}
+int front_cnd_timedwait(cnd_t* c, mtx_t* m, const timespec* at) {
+  return c11_code(front_pthread_cond_timedwait(condition_of(c), lock_of(m), at));
+}
+int front_cnd_signal(cnd_t* c) { return c11_code(front_pthread_cond_signal(condition_of(c))); }
+int front_cnd_broadcast(cnd_t* c) {
+  return c11_code(front_pthread_cond_broadcast(condition_of(c)));
+}
+void front_call_once(once_flag* once, void (*routine)()) {
+  front_pthread_once(reinterpret_cast<pthread_once_t*>(once), routine);
+}
+int front_thrd_join(thrd_t thread, int* result) {
+  void* value = nullptr;
+  const int error = front_pthread_join(thread, &value);
+  if (error == 0 && result != nullptr)
+    *result = static_cast<int>(reinterpret_cast<std::intptr_t>(value));
+  return c11_code(error);
+}
+int front_thrd_sleep(const timespec* time, timespec* left) {
+  const int error = front_clock_nanosleep(CLOCK_REALTIME, 0, time, left);
+  return error == 0 ? 0 : error == EINTR ? -1 : -2;
+}
+void front_thrd_yield() { front_sched_yield(); }
+}

@@ -13,18 +13,17 @@
 using namespace tendril::platform::front;
 
 // NOLINTBEGIN(bugprone-macro-parentheses)
-#define TENDRIL_FRONT_parks(result, name, parameters, arguments, straight)          \
+/// `pass`: what libc's result goes through.
+#define TENDRIL_FRONT_ON_FIBER(result, name, parameters, arguments, straight, pass) \
   extern "C" result front_##name parameters {                                       \
     if (!(straight))                                                                \
       if (const auto* const hooks = hooks_on_fiber()) return hooks->name arguments; \
-    return real.name arguments;                                                     \
+    return pass(real.name arguments);                                               \
   }
-#define TENDRIL_FRONT_opens(result, name, parameters, arguments, straight)          \
-  extern "C" result front_##name parameters {                                       \
-    if (!(straight))                                                                \
-      if (const auto* const hooks = hooks_on_fiber()) return hooks->name arguments; \
-    return told(real.name arguments);                                               \
-  }
+#define TENDRIL_FRONT_parks(result, name, parameters, arguments, straight) \
+  TENDRIL_FRONT_ON_FIBER(result, name, parameters, arguments, straight, )
+#define TENDRIL_FRONT_opens(result, name, parameters, arguments, straight) \
+  TENDRIL_FRONT_ON_FIBER(result, name, parameters, arguments, straight, told)
 #define TENDRIL_FRONT_always(result, name, parameters, arguments, straight)     \
   extern "C" result front_##name parameters {                                   \
     if (!(straight))                                                            \
