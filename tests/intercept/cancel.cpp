@@ -78,6 +78,7 @@ TEST_SUITE("cancel") {
         [] {
           test::pipe_pair through;
           std::string seen;
+          bool over = false;
           fiber caller([&] {
             const deadline_scope limit(std::chrono::milliseconds(5));
             {
@@ -86,10 +87,11 @@ TEST_SUITE("cancel") {
               pollfd one{through.out(), POLLIN, 0};
               if (poll(&one, 1, 1000) == -1) seen.append(", ").append(std::strerror(errno));
             }
-            // Long over, and no matter here.
+            over = true;  // and no matter here
             seen.append(", ").append(test::read_text(through.out()));
           });
-          this_fiber::sleep_for(std::chrono::milliseconds(20));
+          while (!over) this_fiber::yield();
+          test::until_waited_for(through.out(), detail::direction::read);
           test::write_text(through.in(), "read");
           caller.join();
           return seen;

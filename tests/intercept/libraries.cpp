@@ -34,7 +34,7 @@ TEST_SUITE("libraries") {
           });
           fiber writer([&] {
             for (const char* text : {"read", "received", "more"}) {
-              this_fiber::sleep_for(std::chrono::milliseconds(1));
+              test::until_waited_for(ends.here(), detail::direction::read);
               test::write_text(ends.there(), text);
             }
           });

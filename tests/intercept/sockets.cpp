@@ -2,6 +2,7 @@
 //
 // What sockets do, as the manual pages have it.
 #include "intercept/intercepted.hpp"
+#include "support/descriptor_message.hpp"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -203,6 +204,7 @@ TEST_SUITE("sockets") {
           set_timeout(ends.here(), SO_RCVTIMEO, 0);
           together([&] { seen += test::read_text(ends.here()); },
                    [&] {
+                     // For longer than it was limited to.
                      this_fiber::sleep_for(std::chrono::milliseconds(30));
                      test::write_text(ends.there(), "late");
                    });
@@ -232,8 +234,8 @@ TEST_SUITE("sockets") {
               },
               [&] {
                 for (const char* part : {"ab", "cd", "ef", "gh"}) {
+                  test::until_waited_for(ends.here(), detail::direction::read);
                   test::write_text(ends.there(), part);
-                  this_fiber::sleep_for(std::chrono::milliseconds(2));
                 }
                 shutdown(ends.there(), SHUT_WR);
               });
@@ -281,19 +283,8 @@ TEST_SUITE("sockets") {
                 iovec parts[] = {{const_cast<char*>(first.data()), first.size()},
                                  {nullptr, 0},
                                  {const_cast<char*>(second.data()), second.size()}};
-                alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-                msghdr message{};
-                message.msg_iov = parts;
-                message.msg_iovlen = 3;
-                message.msg_control = control;
-                message.msg_controllen = sizeof control;
-                cmsghdr* const c = CMSG_FIRSTHDR(&message);
-                c->cmsg_level = SOL_SOCKET;
-                c->cmsg_type = SCM_RIGHTS;
-                c->cmsg_len = CMSG_LEN(sizeof(int));
-                const int number = sent.in();
-                std::memcpy(CMSG_DATA(c), &number, sizeof number);
-                sending = outcome_of(sendmsg(ends.here(), &message, 0));
+                const test::descriptor_message message(sent.in(), parts, 3);
+                sending = outcome_of(sendmsg(ends.here(), message.get(), 0));
                 if (parts[0].iov_len != first.size()) sending += " changed";
                 shutdown(ends.here(), SHUT_WR);
               },

@@ -26,6 +26,7 @@
 #include <string>
 #include <thread>
 
+#include "support/descriptor_message.hpp"
 #include "support/with_pollers.hpp"
 
 using namespace tendril;
@@ -494,18 +495,9 @@ TEST_SUITE("datagrams and unix sockets") {
           const int writer = left.native_handle();
           char byte = 'b';
           iovec part{&byte, 1};
-          alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-          msghdr message{};
-          message.msg_iov = &part;
-          message.msg_iovlen = 1;
-          message.msg_control = control;
-          message.msg_controllen = sizeof control;
-          cmsghdr* const header = CMSG_FIRSTHDR(&message);
-          header->cmsg_level = SOL_SOCKET;
-          header->cmsg_type = SCM_RIGHTS;
-          header->cmsg_len = CMSG_LEN(sizeof(int));
-          std::memcpy(CMSG_DATA(header), &writer, sizeof writer);
-          if (::sendmsg(writer, &message, 0) == 1 && ::send(writer, "c", 1, 0) == 1) reader.join();
+          const test::descriptor_message message(writer, &part, 1);
+          if (::sendmsg(writer, message.get(), 0) == 1 && ::send(writer, "c", 1, 0) == 1)
+            reader.join();
           return got;
         },
         [](const std::string& got) { CHECK(got == "abc"); });
