@@ -3,13 +3,14 @@
 // libcurl's easy interface, as it comes: HTTP and HTTPS, names resolved by the library's threads.
 #include <curl/curl.h>
 
-#include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <tendril/fiber.hpp>
 
 #include "clients/crowd.hpp"
+#include "clients/restart.hpp"
 #include "clients/servers.hpp"
 
 using namespace tendril::test;
@@ -149,34 +150,35 @@ TEST_CASE("timeouts are the library's own") {
 }
 
 TEST_CASE("the server is killed and comes back") {
-  each_crowd([](crowd& c) {
-    constexpr int clients = thousand / 10;
-    std::atomic<int> began{0};
-    std::atomic<bool> back{false};
-    c.run(clients + 1, [&](int i) {
-      if (i == clients) {
-        while (began != clients) tendril::this_fiber::yield();
-        kill_server("nginx");
-        start_server("nginx");
-        back = true;
-        return;
-      }
-      std::string body;
-      const handle curl = new_handle(body);
+  struct client {
+    std::string body;
+    handle curl = new_handle(body);
+    bool fetch(int i) {
       const std::string url = plain("127.0.0.1", i % 2 == 0 ? "/small" : "/slow");
       curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-      ++began;
-      // The library connects anew by itself: who is slow notices nothing.
-      while (!back && curl_easy_perform(curl.get()) == CURLE_OK) body.clear();
-      CURLcode code = CURLE_OK;
-      for (;;) {
-        body.clear();
-        if ((code = curl_easy_perform(curl.get())) == CURLE_OK) break;
-        tendril::this_fiber::yield();  // refused at once, while nobody listens
-      }
-      require(body.size() == (i % 2 == 0 ? 16 : 2000), "a body of " + std::to_string(body.size()));
-    });
-  });
+      body.clear();
+      return curl_easy_perform(curl.get()) == CURLE_OK;
+    }
+  };
+  // The same handle before and after, with the connections that it keeps.
+  std::vector<std::unique_ptr<client>> clients(thousand / 10);
+  while_restarting(
+      "nginx", thousand / 10,
+      [&](int i, const restart& r) {
+        auto& mine = clients[static_cast<std::size_t>(i)];
+        mine = std::make_unique<client>();
+        r.begun();
+        // The library connects anew by itself: who is slow notices nothing.
+        while (!r.is_over() && mine->fetch(i)) {
+        }
+      },
+      [&](int i) {
+        client& mine = *clients[static_cast<std::size_t>(i)];
+        if (!mine.fetch(i)) return false;
+        require(mine.body.size() == (i % 2 == 0 ? 16 : 2000),
+                "a body of " + std::to_string(mine.body.size()));
+        return true;
+      });
 }
 
 TEST_SUITE_END();

@@ -10,6 +10,7 @@
 #include <tendril/fiber.hpp>
 
 #include "clients/crowd.hpp"
+#include "clients/restart.hpp"
 #include "clients/servers.hpp"
 
 using namespace tendril::test;
@@ -93,33 +94,23 @@ TEST_CASE("a thousand wait at once") {
 }
 
 TEST_CASE("the server is killed and comes back") {
-  each_crowd([](crowd& c) {
-    constexpr int clients = 50;
-    std::atomic<int> began{0};
-    std::atomic<int> failed{0};
-    c.run(clients + 1, [&](int i) {
-      if (i == clients) {
-        while (began != clients) tendril::this_fiber::yield();
-        kill_server("mariadb");
-        start_server("mariadb");
-        return;
-      }
-      {
+  while_restarting(
+      "mariadb", 50,
+      [](int i, const restart& r) {
         const connection db = connect();
-        ++began;
+        r.begun();
         for (;;) {
-          if (mysql_query(db.get(), i % 2 == 0 ? "select 1" : "select sleep(3600)") != 0) break;
-          const std::unique_ptr<MYSQL_RES, free_result> r(mysql_store_result(db.get()));
-          if (r == nullptr) break;
+          if (mysql_query(db.get(), i % 2 == 0 ? "select 1" : "select sleep(3600)") != 0) return;
+          const std::unique_ptr<MYSQL_RES, free_result> result(mysql_store_result(db.get()));
+          if (result == nullptr) return;
         }
-        ++failed;
-      }
-      connection db;
-      while ((db = try_connect()) == nullptr) tendril::this_fiber::yield();
-      require(query(db.get(), "select 41 + 1") == "42", "select");
-    });
-    CHECK(failed == clients);
-  });
+      },
+      [](int) {
+        const connection db = try_connect();
+        if (db == nullptr) return false;
+        require(query(db.get(), "select 41 + 1") == "42", "select");
+        return true;
+      });
 }
 
 TEST_SUITE_END();

@@ -10,6 +10,7 @@
 #include <tendril/fiber.hpp>
 
 #include "clients/crowd.hpp"
+#include "clients/restart.hpp"
 #include "clients/servers.hpp"
 
 using namespace tendril::test;
@@ -161,37 +162,23 @@ TEST_CASE("notifications") {
 }
 
 TEST_CASE("the server is killed and comes back") {
-  each_crowd([](crowd& c) {
-    constexpr int clients = 50;
-    std::atomic<int> began{0};
-    std::atomic<int> failed{0};
-    c.run(clients + 1, [&](int i) {
-      if (i == clients) {
-        while (began != clients) tendril::this_fiber::yield();
-        kill_server("postgres");
-        start_server("postgres");
-        return;
-      }
-      {
+  while_restarting(
+      "postgres", 50,
+      [](int i, const restart& r) {
         const connection pg = connect();
-        ++began;
+        r.begun();
         for (;;) {
-          const result r(PQexec(pg.get(), i % 2 == 0 ? "select 1" : "select pg_sleep(3600)"));
-          if (PQresultStatus(r.get()) != PGRES_TUPLES_OK) break;
+          const result asked(PQexec(pg.get(), i % 2 == 0 ? "select 1" : "select pg_sleep(3600)"));
+          if (PQresultStatus(asked.get()) != PGRES_TUPLES_OK) break;
         }
         require(PQstatus(pg.get()) == CONNECTION_BAD, "a good connection to a dead server");
-        ++failed;
-      }
-      connection pg;
-      for (;;) {
-        pg.reset(PQconnectdb(target().c_str()));
-        if (PQstatus(pg.get()) == CONNECTION_OK) break;
-        tendril::this_fiber::yield();  // refused at once, while nobody listens
-      }
-      require(value(query(pg.get(), "select 41 + 1")) == "42", "select");
-    });
-    CHECK(failed == clients);
-  });
+      },
+      [](int) {
+        const connection pg(PQconnectdb(target().c_str()));
+        if (PQstatus(pg.get()) != CONNECTION_OK) return false;
+        require(value(query(pg.get(), "select 41 + 1")) == "42", "select");
+        return true;
+      });
 }
 
 TEST_SUITE_END();

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "clients/crowd.hpp"
+#include "clients/restart.hpp"
 #include "clients/servers.hpp"
 
 using namespace tendril::test;
@@ -161,40 +162,24 @@ TEST_CASE("publishing to a thousand subscribers") {
 }
 
 TEST_CASE("the server is killed and comes back") {
-  each_crowd([](crowd& c) {
-    constexpr int clients = 100;
-    std::atomic<int> began{0};
-    std::atomic<int> failed{0};
-    std::atomic<bool> back{false};
-    c.run(clients + 1, [&](int i) {
-      if (i == clients) {
-        while (began != clients) tendril::this_fiber::yield();
-        kill_server("redis");
-        start_server("redis");
-        back = true;
-        return;
-      }
-      {
+  while_restarting(
+      "redis", 100,
+      [](int i, const restart& r) {
         const context redis = connect();
-        ++began;
+        r.begun();
         // One half is asking when it happens, the other waits for what never comes.
         while (try_command(redis.get(), i % 2 == 0 ? "PING" : "BLPOP never 0") != nullptr) {
         }
         require(redis->err == REDIS_ERR_EOF || redis->err == REDIS_ERR_IO, redis->errstr);
-        ++failed;
-      }
-      // Refused while nobody listens, and reset if the connection was still the killed server's.
-      reply r;
-      while (r == nullptr) {
+      },
+      [](int i) {
+        // Refused while nobody listens, and reset if the connection was still the killed server's.
         const context redis = try_connect();
-        if (redis != nullptr) r = try_command(redis.get(), "ECHO %d", i);
-        if (r == nullptr) tendril::this_fiber::yield();
-      }
-      require(r->str == std::to_string(i), "ECHO");
-    });
-    CHECK(failed == clients);
-    CHECK(back);
-  });
+        const reply said = redis != nullptr ? try_command(redis.get(), "ECHO %d", i) : nullptr;
+        if (said == nullptr) return false;
+        require(said->str == std::to_string(i), "ECHO");
+        return true;
+      });
 }
 
 TEST_SUITE_END();
