@@ -57,7 +57,8 @@ extern constinit std::atomic<bool> threads_observed;
 void rest_observed(void (*wait)(void*) noexcept, void* argument) noexcept;
 
 /// Calls wait(), in which the calling thread sleeps on its own stack, running nobody's fiber and none of the program's
-/// code. It does not throw where a collector observes threads. No collector stops it meanwhile; who is back while the others are stopped waits until they go on.
+/// code. It does not throw where a collector observes threads. No collector stops it meanwhile; who is back while the
+/// others are stopped waits until they go on.
 template <class Wait>
 void rest(Wait wait) {
   if (!threads_observed.load(std::memory_order_acquire)) [[likely]]
