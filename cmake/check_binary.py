@@ -39,7 +39,7 @@ WAITS = {
         read readv write writev preadv2 preadv64v2 pwritev2 pwritev64v2 __read_chk recv recvfrom recvmsg recvmmsg
         send sendto sendmsg sendmmsg __recv_chk __recvfrom_chk accept accept4 connect poll ppoll
         __poll_chk __ppoll_chk select pselect epoll_wait epoll_pwait epoll_pwait2 sendfile sendfile64 splice tee
-        vmsplice tcdrain tcsendbreak eventfd_read eventfd_write dprintf vdprintf __dprintf_chk
+        vmsplice tcdrain tcsendbreak tcsetattr eventfd_read eventfd_write dprintf vdprintf __dprintf_chk
         __vdprintf_chk getpass
     """,
     "what a stream is connected with": """
@@ -68,7 +68,8 @@ WAITS = {
         res_nquery res_nsearch res_nquerydomain res_nsend __res_query __res_search __res_querydomain
         __res_send __res_nquery __res_nsearch __res_nquerydomain __res_nsend getpwnam getpwnam_r
         getpwuid getpwuid_r getpwent getgrnam getgrnam_r getgrgid getgrgid_r getgrent getgrouplist
-        initgroups getnetgrent innetgr rcmd rcmd_af rexec ruserok
+        initgroups getnetgrent innetgr getspnam getspnam_r getpwent_r getgrent_r getaddrinfo_a rcmd rcmd_af rexec
+        ruserok syslog vsyslog __syslog_chk __vsyslog_chk
     """,
     "the system's own waits by number": "syscall futex",
     "asynchronous I/O": "aio_suspend aio_suspend64 lio_listio lio_listio64",
@@ -81,7 +82,9 @@ DISK = {
         remove rmdir mkdir mkdirat truncate truncate64 ftruncate ftruncate64 link linkat symlink
         symlinkat readlink readlinkat chmod fchmodat chown lchown fchownat statfs statfs64 statvfs
         statvfs64 opendir readdir readdir64 scandir scandir64 glob glob64 ftw nftw fts_read realpath
-        copy_file_range pread pread64 preadv preadv64 pwrite pwrite64 pwritev pwritev64 tmpfile mkstemp
+        copy_file_range readahead pread pread64 preadv preadv64 pwrite pwrite64 pwritev pwritev64 tmpfile
+        tmpfile64 mkstemp mkstemp64 mkostemp mkostemp64 mkdtemp fchmod fchown utimes utimensat futimens mkfifo
+        fstatfs fstatvfs euidaccess eaccess __readlink_chk __realpath_chk
     """,
 }
 

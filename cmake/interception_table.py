@@ -19,6 +19,9 @@ END = "<!-- end of the table -->\n"
 
 ON_A_THREAD = {
     "parks": "libc's",
+    "disk": "libc's",
+    "pool": "libc's",
+    "aside": "libc's",
     "opens": "libc's; the number is noted",
     "creates": "libc's; the number is noted",
     "always": "as on a fiber; never parks",

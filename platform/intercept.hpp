@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <threads.h>
 #include <time.h>
+#include <wchar.h>
 
 #include <cstdarg>
 #include <cstddef>
@@ -36,17 +37,25 @@
 #include <tendril/config.hpp>
 
 // Of headers that would bring macros.
+struct __dirstream;
 struct __res_state;
 struct addrinfo;
+struct aiocb;
+struct dirent;
 struct epoll_event;
+struct gaicb;
 struct group;
 struct hostent;
 struct mmsghdr;
 struct passwd;
 struct rusage;
 struct sembuf;
+struct spwd;
 struct stat;
+struct statfs;
+struct statvfs;
 struct statx;
+struct termios;
 
 namespace tendril::platform {
 
@@ -67,6 +76,10 @@ enum class release_kind : int {
   all,
 };
 
+/// Among the flags of sigaction(2): the action is the runtime's own, its handler is not wrapped. The kernel ignores it
+/// where there is no front.
+inline constexpr int sa_of_the_runtime = 0x00100000;
+
 /// What the core has for each symbol; null for kinds that need nothing of it.
 struct intercept_hooks {
   /// Where the front puts its table before it calls any of these.
@@ -82,6 +95,16 @@ struct intercept_hooks {
   void (*lock_released)(const void* lock, release_kind kind) noexcept;
   /// A thread is about to wait for a condition with that mutex, which libc releases meanwhile without telling.
   void (*lock_waited_with)(const void* mutex) noexcept;
+  /// Where the front puts the address of the set of signals that have had a handler of the program's: bit n - 1. Read
+  /// atomically.
+  const std::uint64_t** handled_signals;
+  /// Such a handler was installed, not in a handler.
+  void (*handler_installed)() noexcept;
+  /// One has returned, on this thread. In the handler still, so anything may have been interrupted. `code`: si_code;
+  /// `restarts`: SA_RESTART.
+  void (*handled)(int code, bool restarts) noexcept;
+  /// sem_post() was called in a handler, while locks_in_use was not 0.
+  void (*posted_in_handler)(const void* semaphore) noexcept;
 
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   result(*name) parameters;

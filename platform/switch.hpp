@@ -23,6 +23,15 @@ struct next_context {
 
 using entry_function = next_context (*)(void* transfer);
 
+/// What a body returns that tendril_call_body calls. stays null: its stack was switched away from since; rest is for
+/// who ends it then.
+struct body_end {
+  void* stays;
+  void* rest;
+};
+
+using body_function = body_end (*)(void* body);
+
 extern "C" {
 /// Saves the caller's context on its stack and its stack pointer in *save, continues at `to`, and
 /// hands `transfer` to whoever continues there. Returns the transfer of whoever comes back.
@@ -37,6 +46,12 @@ void* tendril_switch_first(void** save, void* to, void* transfer) noexcept;
 /// returned, and the control words are those that entry leaves. Else somebody switches to the saved context, and it returns what that one transfers.
 void* tendril_call(void** save, void* top, std::uintptr_t limit, entry_function entry,
                    void* transfer) noexcept;
+
+/// The same between two stacks without a limit, with a function and a return less on the way: run(body) is called there,
+/// and its return is the return of this call, which returns null. If its stack was switched away from meanwhile,
+/// ended(rest) is called on it in place of that, and says whom to continue with.
+void* tendril_call_body(void** save, void* top, body_function run, void* body,
+                        entry_function ended) noexcept;
 }
 
 /// What loading control words costs here when a sticky flag has changed: for tests to choose.

@@ -292,6 +292,11 @@ struct future_access {
   static result_slot<T>& result(future<T>& f) noexcept {
     return f.state_ == nullptr ? f.here_ : f.state_->result;
   }
+  /// The same of one that is known to have no state.
+  template <class T>
+  static result_slot<T>& own_result(future<T>& f) noexcept {
+    return f.here_;
+  }
   /// Null: born ready, or not valid.
   template <class T>
   static future_state_base* state(const future<T>& f) noexcept {

@@ -46,8 +46,8 @@ struct stack_options {
   ///
   /// Address space, not memory: what is never touched is never committed. Rounded up to 16 KiB times
   /// a power of two, at most 8 MiB. Of this a guard page at the bottom and up to 2 KiB at the top
-  /// (fibers' tops are spread over cache sets) are not the fiber's. libpq, libcurl and getaddrinfo
-  /// want 64 to 256 KiB.
+  /// (fibers' tops are spread over cache sets; 320 bytes if it has more than 64 KiB) are not the fiber's.
+  /// libpq, libcurl and getaddrinfo want 64 to 256 KiB.
   ///
   /// A fiber that runs into its guard page ends the process with a message that names the fiber. One
   /// frame larger than a page may step over the guard without touching it and damage another stack:

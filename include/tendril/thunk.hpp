@@ -48,17 +48,13 @@ struct hot_future {
   /// Where the result belongs at this moment; null: there was no memory for it.
   static result_slot<R>* place(hot_sink& sink) noexcept {
     if (sink.result != nullptr) [[likely]]
-      return &future_access::result(*static_cast<future<R>*>(sink.result));
+      return &future_access::own_result(*static_cast<future<R>*>(sink.result));
     return sink.state != nullptr ? &static_cast<hot_state<R>*>(sink.state)->result : nullptr;
-  }
-
-  static void fail(hot_sink& sink, std::exception_ptr error) noexcept {
-    if (auto* const slot = place(sink)) slot->fail(std::move(error));
   }
 
   static void suspended(hot_body& body, hot_sink& sink) noexcept {
     auto& f = *static_cast<future<R>*>(std::exchange(sink.result, nullptr));
-    auto& here = future_access::result(f);
+    auto& here = future_access::own_result(f);
     hot_state<R>* state;
     try {
       state = new hot_state<R>;
@@ -71,12 +67,6 @@ struct hot_future {
     sink.state = state;
     if (!here.empty()) take_over(here, *state);  // what waits is the end of the fiber's locals
     f = future_access::make<R>(state);
-  }
-
-  static void finished(hot_sink& sink) noexcept {
-    auto* const state = static_cast<hot_state<R>*>(sink.state);
-    state->publish();
-    state->release_producer();
   }
 
  private:
@@ -105,8 +95,16 @@ struct hot_invocation final : hot_body {
         std::move(args));
   }
 
-  static void run(hot_body& body, hot_sink& sink) {
-    auto& self = static_cast<hot_invocation&>(body);
+  static hot_sink run(hot_body& body) noexcept {
+    hot_sink& sink = *body.sink;
+    try {
+      put_result(static_cast<hot_invocation&>(body), sink);
+    } catch (...) {
+      if (auto* const slot = hot_future<R>::place(sink)) slot->fail(std::current_exception());
+    }
+    return sink;
+  }
+  [[gnu::always_inline]] static void put_result(hot_invocation& self, hot_sink& sink) {
     if constexpr (std::is_void_v<R>) {
       self.copy_and_invoke();
       if (auto* const slot = hot_future<R>::place(sink)) slot->emplace();
@@ -117,19 +115,19 @@ struct hot_invocation final : hot_body {
     }
   }
 
-  static constexpr hot_ops ops{&run, &hot_future<R>::fail, &hot_future<R>::suspended,
-                               &hot_future<R>::finished};
+  static constexpr hot_ops ops{&run, &hot_future<R>::suspended};
 
   F&& f;
   std::tuple<Args&&...> args;
 };
 
 struct no_hot_options {
-  static const hot_options* get() noexcept { return nullptr; }
+  static bool start(hot_body& body) { return start_hot(body); }
 };
 struct some_hot_options {
+  bool start(hot_body& body) const { return start_hot(body, chosen); }
+
   hot_options chosen;
-  const hot_options* get() const noexcept { return &chosen; }
 };
 
 }  // namespace detail
@@ -165,7 +163,7 @@ class thunked {
     future<result<Args...>> to;
     detail::hot_invocation<result<Args...>, const F&, Args...> call(to, f_,
                                                                     std::forward<Args>(args)...);
-    detail::start_hot(call, options_.get());
+    options_.start(call);
     return to;
   }
   /// The same with F itself, moved: for callables that cannot be copied.
@@ -175,7 +173,7 @@ class thunked {
     future<result<Args...>> to;
     detail::hot_invocation<result<Args...>, F, Args...> call(to, std::move(f_),
                                                              std::forward<Args>(args)...);
-    detail::start_hot(call, options_.get());
+    options_.start(call);
     return to;
   }
 

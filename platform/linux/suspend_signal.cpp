@@ -5,6 +5,8 @@
 // frame is copied to where the kernel would have put it, and the handler called below it.
 #include "platform/suspend_signal.hpp"
 
+#include "platform/intercept.hpp"
+
 #include <signal.h>
 #include <ucontext.h>
 
@@ -123,7 +125,7 @@ bool wrap_suspend_signal(int signal, suspend_callback callback) noexcept {
   tell.store(callback, std::memory_order_release);
   signal_now.store(signal, std::memory_order_relaxed);
   struct sigaction mine = wrapped;
-  mine.sa_flags |= SA_SIGINFO;
+  mine.sa_flags |= SA_SIGINFO | sa_of_the_runtime;
   if constexpr (can_move) mine.sa_flags |= SA_ONSTACK;
   mine.sa_sigaction = &handle;
   return sigaction(signal, &mine, nullptr) == 0;

@@ -5,6 +5,8 @@
 //                            rdi          rsi       rdx
 // void* tendril_call(void** save, void* top, uintptr_t limit, next_context (*entry)(void*), void* transfer)
 //                    rdi          rsi        rdx              rcx                           r8
+// void* tendril_call_body(void** save, void* top, body_end (*run)(void*), void* body, next_context (*ended)(void*))
+//                         rdi          rsi        rdx                     rcx         r8
 //
 // A suspended stack, from its saved stack pointer upwards:
 //
@@ -41,9 +43,9 @@
 //   call that nobody would return from: a fiber that starts another and waits for its end finds the
 //   predictor as it left it.
 // - tendril_call is a call in its eyes too: whoever comes back from it without a switch in between meets
-//   the entries that belong to him.
+//   the entries that belong to him. So is tendril_call_body.
 //
-// The callee of tendril_call that returns without a switch has left the callee-saved registers and control
+// The callee of tendril_call, or tendril_call_body, that returns without a switch has left the callee-saved registers and control
 // words as the ABI wants them, and the limit too, if the two stacks have the same: that of none.
 // - A new stack that is entered by the ret of tendril_switch has used up an entry; it puts one back.
 
@@ -245,6 +247,35 @@ FUNCTION tendril_call
         jmp     .Lrun
         .cfi_endproc
         .size   tendril_call, .-tendril_call
+
+// The way back is by r15, which compilers save last, so that few bodies do: what goes through memory is there
+// some cycles later, and everything that the caller does next goes by its stack pointer.
+FUNCTION tendril_call_body
+        .cfi_startproc
+        SAVE_CONTEXT
+        stmxcsr (%rsp)
+        fnstcw  4(%rsp)
+        movq    %rsp, (%rdi)
+        movq    %rsp, %r15
+        movq    %r8, %rbx
+        movq    %rsi, %rsp
+        .cfi_undefined %rip             // the new stack has no callers
+        movq    %rcx, %rdi
+        xorl    %ebp, %ebp
+        call    *%rdx
+        testq   %rax, %rax
+        je      1f
+        movq    56(%r15), %rbp
+        movq    48(%r15), %rbx
+        leaq    64(%r15), %rsp
+        movq    16(%r15), %r15          // the others are what they were
+        xorl    %eax, %eax
+        ret
+1:      movq    %rdx, %rdi
+        call    *%rbx
+        jmp     .Lleave
+        .cfi_endproc
+        .size   tendril_call_body, .-tendril_call_body
 
         // No frame here needs more than the reserve of a segment: the linker leaves callers as they are.
         .section .note.GNU-split-stack, "", @progbits

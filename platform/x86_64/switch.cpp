@@ -22,18 +22,18 @@ namespace tendril::platform {
 namespace {
 
 struct first_frame {
-  std::uint32_t mxcsr = 0;
-  std::uint16_t x87 = 0;
-  std::uint16_t unused = 0;
-  std::uintptr_t limit = 0;
-  void* r15 = nullptr;
-  void* r14 = nullptr;
-  void* r13 = nullptr;
-  void* r12 = nullptr;
-  void* rbx = nullptr;
-  void* rbp = nullptr;
-  void* rip = nullptr;
-  void* padding[2] = {nullptr, nullptr};
+  std::uint32_t mxcsr;
+  std::uint16_t x87;
+  std::uint16_t unused;
+  std::uintptr_t limit;
+  void* r15;
+  void* r14;
+  void* r13;
+  void* r12;
+  void* rbx;
+  void* rbp;
+  void* rip;
+  void* padding[2];  ///< never read
 };
 static_assert(offsetof(first_frame, limit) == 8 && offsetof(first_frame, rbx) == 48 &&
                   offsetof(first_frame, rip) == 64,
@@ -76,11 +76,13 @@ void prepare_switch(control_word_cost cost) noexcept {
 
 void* make_context(void* top, entry_function entry, std::uintptr_t limit) noexcept {
   auto* frame = reinterpret_cast<first_frame*>(static_cast<std::byte*>(top) - sizeof(first_frame));
-  *frame = {.mxcsr = default_mxcsr,
-            .x87 = default_x87,
-            .limit = limit,
-            .rbx = reinterpret_cast<void*>(entry),
-            .rip = reinterpret_cast<void*>(&tendril_switch_start)};
+  frame->mxcsr = default_mxcsr;
+  frame->x87 = default_x87;
+  frame->unused = 0;
+  frame->limit = limit;
+  frame->r15 = frame->r14 = frame->r13 = frame->r12 = frame->rbp = nullptr;
+  frame->rbx = reinterpret_cast<void*>(entry);
+  frame->rip = reinterpret_cast<void*>(&tendril_switch_start);
   return frame;
 }
 

@@ -38,6 +38,9 @@ struct context {
       nullptr;  ///< in call_context(): for the environment that the callee leaves
 #endif
 
+  /// Whether destroy() does anything.
+  static constexpr bool is_known_elsewhere = TENDRIL_TSAN;
+
   /// Prepares [low, high) to run entry(transfer) at the first switch to it. `limit`: of a segmented stack.
   void make([[maybe_unused]] void* low, void* high, platform::entry_function entry,
             std::uintptr_t limit = 0) noexcept {
@@ -138,6 +141,19 @@ inline void* call_context(context& from, context& to, [[maybe_unused]] void* low
   if (result == nullptr) std::fesetenv(&left);  // it was a switch, which has loaded ours
 #endif
   return result;
+}
+
+/// The same on a stack that is not segmented, where run(body) is what call_context() calls by way of `entry`, which ends
+/// by return_context(), or as `ended` says: see platform::tendril_call_body. Sanitizers need that way.
+inline void* call_body(context& from, [[maybe_unused]] context& to, [[maybe_unused]] void* low,
+                       void* high, [[maybe_unused]] platform::entry_function entry,
+                       [[maybe_unused]] platform::body_function run, void* body,
+                       [[maybe_unused]] platform::entry_function ended) noexcept {
+#if TENDRIL_ASAN || TENDRIL_TSAN
+  return call_context(from, to, low, high, 0, entry, body);
+#else
+  return platform::tendril_call_body(&from.sp, high, run, body, ended);
+#endif
 }
 
 /// The last thing on a stack that was entered by call_context() and not switched away from: its entry function

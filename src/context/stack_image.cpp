@@ -27,8 +27,34 @@ __attribute__((no_sanitize("address", "thread", "undefined"), noinline)) void co
 
 #else
 
-inline void copy_raw(void* to, const void* from, std::size_t bytes) noexcept {
+constexpr std::size_t part_bytes = 2048;
+
+/// Of a size that the compiler knows nothing of: else it has instructions of its own for it, `rep movsq` for one.
+inline void copy_by_library(void* to, const void* from, std::size_t bytes) noexcept {
+  asm volatile("" : "+r"(bytes));
   std::memcpy(to, from, bytes);
+}
+
+/// glibc's memcpy goes over to `rep movsb` at two to four kilobytes, which takes some 20 ns to start: two copies of 4 KiB
+/// take 103 ns by one call each and 61 in parts, of 16 KiB 290 and 256. From about 32 KiB on, for which the
+/// first-level cache has no room, one call is twice as fast.
+__attribute__((noinline)) void copy_large(std::byte* to, const std::byte* from,
+                                          std::size_t bytes) noexcept {
+  constexpr std::size_t most_in_parts = std::size_t{20} << 10;
+  if (bytes <= most_in_parts) {
+    for (; bytes > part_bytes; bytes -= part_bytes) {
+      copy_by_library(to, from, part_bytes);
+      to += part_bytes;
+      from += part_bytes;
+    }
+  }
+  copy_by_library(to, from, bytes);
+}
+
+inline void copy_raw(void* to, const void* from, std::size_t bytes) noexcept {
+  if (bytes <= part_bytes) [[likely]]
+    copy_by_library(to, from, bytes);
+  else copy_large(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
 }
 
 #endif

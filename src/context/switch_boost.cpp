@@ -55,6 +55,23 @@ void start_called(bc::transfer_t t) {
   leave(entry(arrive(t)));
 }
 
+struct body_passage : passage {
+  body_function run;
+  entry_function ended;
+};
+
+void start_body(bc::transfer_t t) {
+  const auto p = *static_cast<const body_passage*>(static_cast<const passage*>(t.data));
+  const body_end end = p.run(arrive(t));
+  leave(end.stays != nullptr ? next_context{nullptr, t.fctx} : p.ended(end.rest));
+}
+
+void* called(bc::transfer_t t) noexcept {
+  if (const auto* const left = static_cast<passage*>(t.data)->left)
+    std::fesetenv(left);  // the jump has loaded ours
+  return arrive(t);
+}
+
 constexpr std::size_t stack_size_hint =
     16 * 1024;  // fcontext aligns with it and reads nothing below
 
@@ -72,11 +89,15 @@ extern "C" void* tendril_switch_first(void** save, void* to, void* transfer) noe
 extern "C" void* tendril_call(void** save, void* top, std::uintptr_t, entry_function entry,
                               void* transfer) noexcept {
   passage p{save, transfer, entry};
-  const bc::transfer_t t =
-      bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_called), &p);
-  if (const auto* const left = static_cast<passage*>(t.data)->left)
-    std::fesetenv(left);  // the jump has loaded ours
-  return arrive(t);
+  return called(bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_called), &p));
+}
+
+extern "C" void* tendril_call_body(void** save, void* top, body_function run, void* body,
+                                   entry_function ended) noexcept {
+  body_passage p{{save, body}, run, ended};
+  // As a passage, which arrive() takes it for.
+  return called(bc::jump_fcontext(bc::make_fcontext(top, stack_size_hint, &start_body),
+                                  static_cast<passage*>(&p)));
 }
 
 void prepare_switch(control_word_cost) noexcept {}  // fcontext saves and loads all of it

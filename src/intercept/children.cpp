@@ -41,13 +41,15 @@ bool wait_for_end(symbol what, pid_t child) {
   const int before = errno_now();
   const owned_number process(open_process(child));
   const long n = process.number() >= 0
-                     ? wait_for_one(process.number(), POLLIN, no_deadline, name_of(what))
+                     ? wait_for_one(process.number(), POLLIN, no_deadline, name_of(what),
+                                    interruptible::unless_restarted)
                      : 0;
   return finish(n, before) >= 0;
 }
 bool wait_for_end_of(int process) {
   const int before = errno_now();
-  const long n = wait_for_one(process, POLLIN, no_deadline, name_of(symbol::waitid));
+  const long n = wait_for_one(process, POLLIN, no_deadline, name_of(symbol::waitid),
+                              interruptible::unless_restarted);
   return finish(n, before) >= 0;
 }
 

@@ -48,7 +48,7 @@ long wait_for_events(int set, time_point deadline, const char* reason, looker& l
             const long found = look(0);
             return {found != 0 ? found : -EAGAIN};
           },
-          end);
+          end, interruptible::always);
       if (n == cannot_wait) break;
       if (n != -EAGAIN) return n;
       if (end == deadline) return 0;

@@ -21,6 +21,7 @@
 #include <tendril/detail/sanitizers.hpp>
 
 #include "intercept/calls.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/parking_lot.hpp"
 #include "intercept/report.hpp"
 #include "io/descriptor.hpp"
@@ -45,6 +46,9 @@ bool parks() noexcept {
 // What a kind has in the table of hooks.
 #define TENDRIL_HOOK_parks(name) TENDRIL_HOOK(name)
 #define TENDRIL_HOOK_opens(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_disk(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_pool(name) TENDRIL_HOOK(name)
+#define TENDRIL_HOOK_aside(name) TENDRIL_HOOK(name)
 #define TENDRIL_HOOK_always(name) TENDRIL_HOOK(name)
 #define TENDRIL_HOOK_own(name) TENDRIL_HOOK(name)
 #define TENDRIL_HOOK_creates(name) nullptr
@@ -55,8 +59,10 @@ bool parks() noexcept {
 
 #define TENDRIL_HOOK(name) &calls::name
 constexpr platform::intercept_hooks plain_hooks = {
-    &real_table,          &parks,         &descriptor_opened,
-    &parking_lot::in_use, &lock_released, &lock_waited_with,
+    &real_table,          &parks,           &descriptor_opened,
+    &parking_lot::in_use, &lock_released,   &lock_waited_with,
+    &handled_signals,     &attend_handlers, &handler_returned,
+    &posted_in_handler,
 #include "platform/intercept_symbols.def"
 };
 #undef TENDRIL_HOOK
@@ -74,8 +80,10 @@ struct counted<What, Function> {
 
 #define TENDRIL_HOOK(name) &counted<symbol::name, &calls::name>::call
 constexpr platform::intercept_hooks counting_hooks = {
-    &real_table,          &parks,         &descriptor_opened,
-    &parking_lot::in_use, &lock_released, &lock_waited_with,
+    &real_table,          &parks,           &descriptor_opened,
+    &parking_lot::in_use, &lock_released,   &lock_waited_with,
+    &handled_signals,     &attend_handlers, &handler_returned,
+    &posted_in_handler,
 #include "platform/intercept_symbols.def"
 };
 #undef TENDRIL_HOOK
@@ -134,6 +142,7 @@ void install() {
   if (result == platform::install_result::other_version) refuse(answer);
   in_place.store(result == platform::install_result::installed, std::memory_order_relaxed);
   if (result == platform::install_result::installed) {
+    attend_handlers();
     if constexpr (TENDRIL_TSAN) warn_of_thread_sanitizer(answer.front);
     return;
   }
@@ -151,8 +160,10 @@ void install() {
 struct uninstaller {
   ~uninstaller() {
     platform::install_answer answer;
-    if (const auto front = find_front(); front != nullptr && real_table != nullptr)
+    if (const auto front = find_front(); front != nullptr && real_table != nullptr) {
       front(platform::intercept_version(), nullptr, &answer);
+      dismiss_attendant();
+    }
   }
 } const at_the_end;
 

@@ -13,32 +13,23 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <optional>
 
 #include "base/check.hpp"
 #include "base/yield.hpp"
 #include "intercept/calls.hpp"
 #include "intercept/clocks.hpp"
+#include "intercept/in_place.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/parking_lot.hpp"
 #include "platform/lock_words.hpp"
-#include "sched/thread_pin.hpp"
 #include "sched/thread_stay.hpp"
 
 namespace tendril::detail {
 namespace {
 
 using platform::mutex_kind;
-
-/// Calls f, which blocks the thread; the worker is with another one meanwhile.
-template <class F>
-int block_in_place(F&& f) {
-  const thread_stay here;
-  pin_thread();
-  hand_over_to_block();
-  const int result = f();
-  unpin_thread();
-  return result;
-}
 
 /// When who is in line looks again, see invariant 2 of the parking lot. In the bucket's lock, before enlisting.
 class second_look {
@@ -76,11 +67,15 @@ int wait_on_thread(const void* key, int busy, const clock_deadline& deadline, Tr
   }
 }
 
-/// Until `try_it` says something else than `busy`, or the deadline has passed: ETIMEDOUT. Returns errnos.
+/// Until `try_it` says something else than `busy`, or the deadline has passed: ETIMEDOUT. Returns errnos. `breaks`: by
+/// which handlers it is interrupted, EINTR.
 template <class Try>
 int wait_in_line(const void* key, int busy, bool shared, const clock_deadline& deadline,
-                 const char* reason, Try&& try_it) {
+                 const char* reason, Try&& try_it,
+                 std::optional<interruptible> breaks = std::nullopt) {
   const thread_stay here;
+  std::optional<interruptible_call> call;
+  if (breaks) call.emplace(*breaks);
   second_look looks;
   for (bool again = false;; again = true) {
     lot_bucket& b = parking_lot::bucket_of(key);
@@ -92,9 +87,15 @@ int wait_in_line(const void* key, int busy, bool shared, const clock_deadline& d
       b.lock.unlock();
       return result;
     }
-    if (!b.park(n, until, reason) && deadline.over()) {
+    const outcome how = b.park(n, {.deadline = until,
+                                   .cancelable = false,
+                                   .reason = reason,
+                                   .on_context = false,
+                                   .interruption = call ? call->call() : nullptr});
+    const bool broken = how == outcome::interrupted;
+    if (broken || (how != outcome::signalled && deadline.over())) {
       if (parking_lot::is_silent(key)) parking_lot::wake_first(key);  // to look in our place
-      return ETIMEDOUT;
+      return broken ? EINTR : ETIMEDOUT;
     }
   }
 }
@@ -332,7 +333,8 @@ int wait_for(sem_t* s, const clock_deadline& deadline) {
       return error_of(deadline.never ? real().sem_wait(s)
                                      : real().sem_clockwait(s, deadline.which, &deadline.at));
     });
-  return wait_in_line(s, EAGAIN, false, deadline, "sem_wait", try_it);
+  return wait_in_line(s, EAGAIN, false, deadline, "sem_wait", try_it,
+                      interruptible::unless_restarted);
 }
 
 }  // namespace

@@ -203,30 +203,6 @@ group* getgrnam(const char* name) {
 group* getgrgid(gid_t id) {
   return on_thread(symbol::getgrgid, [=] { return real().getgrgid(id); });
 }
-int getpwnam_r(const char* name, passwd* to, char* buffer, std::size_t bytes, passwd** result) {
-  return on_thread(symbol::getpwnam_r, keep_slot{},
-                   [=] { return real().getpwnam_r(name, to, buffer, bytes, result); });
-}
-int getpwuid_r(uid_t user, passwd* to, char* buffer, std::size_t bytes, passwd** result) {
-  return on_thread(symbol::getpwuid_r, keep_slot{},
-                   [=] { return real().getpwuid_r(user, to, buffer, bytes, result); });
-}
-int getgrnam_r(const char* name, struct group* to, char* buffer, std::size_t bytes,
-               struct group** result) {
-  return on_thread(symbol::getgrnam_r, keep_slot{},
-                   [=] { return real().getgrnam_r(name, to, buffer, bytes, result); });
-}
-int getgrgid_r(gid_t id, struct group* to, char* buffer, std::size_t bytes, struct group** result) {
-  return on_thread(symbol::getgrgid_r, keep_slot{},
-                   [=] { return real().getgrgid_r(id, to, buffer, bytes, result); });
-}
-int getgrouplist(const char* user, gid_t group, gid_t* groups, int* count) {
-  return on_thread(symbol::getgrouplist, keep_slot{},
-                   [=] { return real().getgrouplist(user, group, groups, count); });
-}
-int initgroups(const char* user, gid_t group) {
-  return on_thread(symbol::initgroups, keep_slot{}, [=] { return real().initgroups(user, group); });
-}
 
 // ---- the resolver itself
 
@@ -250,27 +226,6 @@ int res_send(const unsigned char* message, int length, unsigned char* answer, in
   return with_resolver(symbol::res_send, [=](struct __res_state* state) {
     return real().res_nsend(state, message, length, answer, bytes);
   });
-}
-int res_nquery(struct __res_state* state, const char* name, int kind, int type,
-               unsigned char* answer, int bytes) {
-  return on_thread(symbol::res_nquery, keep_slot{},
-                   [=] { return real().res_nquery(state, name, kind, type, answer, bytes); });
-}
-int res_nsearch(struct __res_state* state, const char* name, int kind, int type,
-                unsigned char* answer, int bytes) {
-  return on_thread(symbol::res_nsearch, keep_slot{},
-                   [=] { return real().res_nsearch(state, name, kind, type, answer, bytes); });
-}
-int res_nquerydomain(struct __res_state* state, const char* name, const char* domain, int kind,
-                     int type, unsigned char* answer, int bytes) {
-  return on_thread(symbol::res_nquerydomain, keep_slot{}, [=] {
-    return real().res_nquerydomain(state, name, domain, kind, type, answer, bytes);
-  });
-}
-int res_nsend(struct __res_state* state, const unsigned char* message, int length,
-              unsigned char* answer, int bytes) {
-  return on_thread(symbol::res_nsend, keep_slot{},
-                   [=] { return real().res_nsend(state, message, length, answer, bytes); });
 }
 
 }  // namespace calls

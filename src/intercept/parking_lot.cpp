@@ -4,6 +4,7 @@
 #include "base/static_tables.hpp"
 
 #include <array>
+#include <vector>
 
 namespace tendril::detail {
 
@@ -64,10 +65,10 @@ bool lot_bucket::has_line(const void* key) const noexcept {
   return false;
 }
 
-wait_node& lot_bucket::enlist(const void* key, bool first, bool shared) noexcept {
+wait_node& lot_bucket::enlist(const void* key, bool first, std::uint32_t mark) noexcept {
   wait_node& n = own_node(current_waiter());
   n.cell = const_cast<void*>(key);
-  n.index = shared ? 1 : 0;
+  n.index = mark;
   if (first) line_.push_front(n);
   else line_.push_back(n);
   parking_lot::users().fetch_add(1, std::memory_order_seq_cst);
@@ -80,17 +81,12 @@ void lot_bucket::delist(wait_node& n) noexcept {
   parking_lot::users().fetch_sub(1, std::memory_order_relaxed);
 }
 
-bool lot_bucket::park(wait_node& n, time_point deadline, const char* reason) {
-  bool signalled = true;
+outcome lot_bucket::park(wait_node& n, const wait_options& options) {
+  outcome how = outcome::signalled;
   if (n.result.load(std::memory_order_relaxed) != outcome::waiting) lock.unlock();
-  else
-    signalled =
-        wait_locked(
-            lock, line_, n,
-            {.deadline = deadline, .cancelable = false, .reason = reason, .on_context = false}) ==
-        outcome::signalled;
+  else how = wait_locked(lock, line_, n, options);
   parking_lot::users().fetch_sub(1, std::memory_order_relaxed);
-  return signalled;
+  return how;
 }
 
 waiter* lot_bucket::take_first(const void* key) noexcept {
@@ -129,35 +125,72 @@ void parking_lot::wake_first(const void* key) noexcept {
   if (who != nullptr) unpark(who);
 }
 
-void parking_lot::wake_all(const void* key) noexcept { wake(key, false); }
-void parking_lot::wake_sharers(const void* key) noexcept { wake(key, true); }
+void parking_lot::wake_everybody() {
+  std::vector<waiter*> who;
+  for (lot_bucket& b : buckets) {
+    // All at once: those who look in vain stand in line again, in front.
+    for (std::size_t count = 0;; who.reserve(count)) {
+      b.lock.lock();
+      count = 0;
+      for (const wait_node* n = b.line_.front(); n != nullptr; n = n->next) ++count;
+      if (count <= who.capacity()) break;
+      b.lock.unlock();
+    }
+    while (wait_node* const n = b.line_.pop_front()) who.push_back(complete(*n));
+    b.lock.unlock();
+    for (waiter* const one : who) unpark(one);
+    who.clear();
+  }
+}
 
-void parking_lot::wake(const void* key, bool sharers) noexcept {
+unsigned lot_bucket::wake_locked(const void* key, std::uint32_t bits, std::size_t most) noexcept {
   constexpr unsigned portion = 32;
+  unsigned woken = 0;
+  bool more = true;
+  while (more) {
+    waiter* who[portion];
+    unsigned count = 0;
+    wait_node* next = line_.front();
+    while (next != nullptr && count != portion && woken + count != most) {
+      wait_node& n = *next;
+      next = n.next;
+      if (n.cell != key || (bits != 0 && (n.index & bits) == 0)) continue;
+      line_.remove(n);
+      who[count++] = complete(n);
+    }
+    lock.unlock();
+    for (unsigned i = 0; i != count; ++i) unpark(who[i]);
+    woken += count;
+    more = count == portion && woken != most;
+    if (more) lock.lock();
+  }
+  return woken;
+}
+
+void parking_lot::wake_all(const void* key) noexcept { wake_some(key, 0, ~0U); }
+
+unsigned parking_lot::wake_some(const void* key, std::uint32_t bits, unsigned most) noexcept {
   lot_bucket& b = bucket_of(key);
   b.lock.lock();
   // Counted first: those who are woken and stand in line again are not meant.
-  std::size_t left = 0;
+  unsigned there = 0;
+  for (const wait_node* n = b.line_.front(); n != nullptr && there != most; n = n->next)
+    there += n->cell == key && (bits == 0 || (n->index & bits) != 0);
+  return b.wake_locked(key, bits, there);
+}
+
+void parking_lot::wake_sharers(const void* key) noexcept {
+  lot_bucket& b = bucket_of(key);
+  b.lock.lock();
+  std::size_t count = 0;
   for (const wait_node* n = b.line_.front(); n != nullptr; n = n->next) {
     if (n->cell != key) continue;
     const bool shares = n->index != 0;
-    if (sharers && !shares && left != 0) break;
-    ++left;
-    if (sharers && !shares) break;
+    if (!shares && count != 0) break;
+    ++count;
+    if (!shares) break;
   }
-  while (left != 0) {
-    waiter* who[portion];
-    unsigned n = 0;
-    while (n != portion && left != 0 && (who[n] = b.take_first(key)) != nullptr) {
-      ++n;
-      --left;
-    }
-    b.lock.unlock();
-    for (unsigned i = 0; i != n; ++i) unpark(who[i]);
-    if (n != portion) return;
-    b.lock.lock();
-  }
-  b.lock.unlock();
+  b.wake_locked(key, 0, count);
 }
 
 }  // namespace tendril::detail

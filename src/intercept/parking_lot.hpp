@@ -59,14 +59,24 @@ class alignas(cacheline_bytes) lot_bucket {
   tiny_lock lock;
 
   // Under the lock.
-  /// The calling fiber's node, in line. `first`: in front of those who have not had their turn.
-  wait_node& enlist(const void* key, bool first, bool shared = false) noexcept;
+  /// The calling fiber's node, in line. `first`: in front of those who have not had their turn. `mark`: of locks,
+  /// whether it would share; of futexes, their bits.
+  wait_node& enlist(const void* key, bool first, std::uint32_t mark = 0) noexcept;
   void delist(wait_node& n) noexcept;
   /// Parks until woken or the deadline has passed (false); unlocks. The node is in no line afterwards.
-  bool park(wait_node& n, time_point deadline, const char* reason);
+  bool park(wait_node& n, time_point deadline, const char* reason) {
+    return park(n, {.deadline = deadline,
+                    .cancelable = false,
+                    .reason = reason,
+                    .on_context = false}) == outcome::signalled;
+  }
+  /// The same; how it ended.
+  outcome park(wait_node& n, const wait_options& options);
   /// Takes the first of the line out; null: nobody is in it.
   waiter* take_first(const void* key) noexcept;
   bool has_line(const void* key) const noexcept;
+  /// Who may be woken first, the threads in the kernel or the fibers here: the other ones than the last time.
+  bool next_turn() noexcept { return turn_ = !turn_; }
   owner_record* owner_of(const void* key) noexcept;
   void own(owner_record& r, const void* key, const fiber_core* owner) noexcept;
   /// r may be deleted.
@@ -74,8 +84,13 @@ class alignas(cacheline_bytes) lot_bucket {
 
  private:
   friend class parking_lot;
+  /// Takes `most` out whose mark has one of the bits (0: whatever it is), in portions, and unparks them: how many. In
+  /// the lock, which is free afterwards.
+  unsigned wake_locked(const void* key, std::uint32_t bits, std::size_t most) noexcept;
+
   wait_list line_;
   owner_record* records_ = nullptr;
+  bool turn_ = false;
 };
 
 class parking_lot {
@@ -85,6 +100,10 @@ class parking_lot {
   static void wake_first(const void* key) noexcept;
   /// Those in the line now.
   static void wake_all(const void* key) noexcept;
+  /// Up to `most` of those in the line now whose mark has one of the bits: how many.
+  static unsigned wake_some(const void* key, std::uint32_t bits, unsigned most) noexcept;
+  /// Those of all keys: they look whether it is their turn, as any may do at any time.
+  static void wake_everybody();
   /// The first, and if it would share the lock, those behind it that would, too.
   static void wake_sharers(const void* key) noexcept;
   /// Whether key may be released without a wake-up, and that it may. Asked when in line.
@@ -101,9 +120,6 @@ class parking_lot {
   /// Not a std::atomic, because the front looks at it, too.
   static std::uint32_t in_use;
   static std::atomic_ref<std::uint32_t> users() noexcept { return std::atomic_ref(in_use); }
-
- private:
-  static void wake(const void* key, bool sharers) noexcept;
 };
 
 }  // namespace tendril::detail

@@ -34,6 +34,7 @@
 #include "intercept/cancel.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/polling.hpp"
 #include "io/io_loop.hpp"
 #include "sched/thread_stay.hpp"
@@ -143,11 +144,12 @@ class watch_list {
     for (std::size_t i = 0; i != size_; ++i) put_down(nodes_[i]);
   }
 
-  outcome park(time_point deadline, const char* reason) {
+  outcome park(time_point deadline, const char* reason,
+               const std::atomic<std::uint64_t>* interruption) {
     const pending_io counted;
     return wait_until_done(
         [](const void* list) noexcept { return static_cast<const watch_list*>(list)->any(); }, this,
-        foreign_wait(deadline, reason));
+        foreign_wait(deadline, reason, interruption));
   }
 
  private:
@@ -216,12 +218,14 @@ class watch_list {
 
 }  // namespace
 
-long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason,
-                  looker& look) {
+long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason, looker& look,
+                  std::optional<interruptible> breaks) {
   if (const long n = look(0); n != 0) return n;
   bool watchable = !in_other_process();
   if (watchable) {
     const thread_stay stay;  // as in transfer.hpp
+    std::optional<interruptible_call> call;
+    if (breaks) call.emplace(*breaks);
     watch_list list(set, count);
     watchable = list.fill() == 0;
     while (watchable) {
@@ -229,7 +233,8 @@ long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* re
       watchable = list.enlist(again) == 0;
       if (!watchable) break;
       const time_point end = look.limit(deadline);
-      const outcome woken = again ? outcome::signalled : list.park(end, reason);
+      const outcome woken =
+          again ? outcome::signalled : list.park(end, reason, call ? call->call() : nullptr);
       if (const int error = errno_of(woken); error != 0) return -error;
       const bool over = woken == outcome::timed_out && end == deadline;
       list.collect();
@@ -276,10 +281,11 @@ class poll_looker final : public looker {
 
 }  // namespace
 
-long wait_for_one(int fd, short events, time_point deadline, const char* reason) {
+long wait_for_one(int fd, short events, time_point deadline, const char* reason,
+                  std::optional<interruptible> breaks) {
   pollfd one{fd, events, 0};
   poll_looker look(&one, 1, nullptr);
-  const long n = wait_for_any(&one, 1, deadline, reason, look);
+  const long n = wait_for_any(&one, 1, deadline, reason, look, breaks);
   return n > 0 ? one.revents : n;
 }
 

@@ -10,8 +10,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 
 #include <tendril/detail/waiting.hpp>
+
+#include "sched/interruption.hpp"
 
 namespace tendril::detail {
 
@@ -28,8 +31,8 @@ class looker {
   long operator()(int timeout) noexcept {
     for (;;) {
       const long n = once(timeout);
-      // Without a mask: delivered to this thread, which is not what waits.
-      if (n != -EINTR || mask_ != nullptr) return n;
+      // Without waiting and without a mask: it found something at the same moment, or will now.
+      if (n != -EINTR || mask_ != nullptr || timeout != 0) return n;
     }
   }
   /// Until when to wait at most before the next look.
@@ -48,16 +51,20 @@ class looker {
   const sigset_t* mask_;
 };
 
-/// What poll(2) would return, or an errno negated. `look` sets the revents of the set.
+/// What poll(2) would return, or an errno negated. `look` sets the revents of the set. A handler interrupts it; `breaks`:
+/// only as that says, empty: none does.
 ///
 /// \switch yes, when it has to wait
-long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason, looker& look);
+long wait_for_any(pollfd* set, nfds_t count, time_point deadline, const char* reason, looker& look,
+                  std::optional<interruptible> breaks = interruptible::always);
 
 /// The same for one descriptor: its revents, 0 when time is over, or an
 /// errno negated.
 ///
 /// \switch yes, when it has to wait
-long wait_for_one(int fd, short events, time_point deadline, const char* reason);
+/// A handler interrupts it as `breaks` says.
+long wait_for_one(int fd, short events, time_point deadline, const char* reason,
+                  std::optional<interruptible> breaks);
 
 /// For poll(2); rounded up. -1: no limit.
 int milliseconds_until(time_point deadline) noexcept;

@@ -16,11 +16,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 
 #include "intercept/calls.hpp"
 #include "intercept/cancel.hpp"
 #include "intercept/clocks.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/owned_number.hpp"
 #include "intercept/polling.hpp"
 #include "intercept/symbols.hpp"
@@ -40,22 +42,28 @@ constexpr auto look_each_without = std::chrono::milliseconds(10);
 }
 
 /// 0 when time is over, or an errno negated.
-long pause_until(time_point end, const char* reason) {
+long pause_until(time_point end, const char* reason, bool breaks) {
   const thread_stay stay;
+  std::optional<interruptible_call> call;
+  if (breaks) call.emplace(interruptible::always);
   return -errno_of(wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                                   foreign_wait(end, reason)));
+                                   foreign_wait(end, reason, call ? call->call() : nullptr)));
 }
 
 /// As take(), when one is pending or time is over.
 long wait_for_signal(symbol what, const sigset_t* set, siginfo_t* about, time_point deadline) {
   if (const long n = take(set, about); n != -EAGAIN) return n;
+  // sigwait() goes on after other signals.
+  const bool breaks = what != symbol::sigwait;
+  std::optional<interruptible> kind;
+  if (breaks) kind = interruptible::always;
   owned_number pending(told(real().signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK)));
   for (;;) {
     const bool has_number = pending.number() >= 0;
     const time_point end =
         std::min(deadline, clock::now() + (has_number ? look_each : look_each_without));
-    const long woken = has_number ? wait_for_one(pending.number(), POLLIN, end, name_of(what))
-                                  : pause_until(end, name_of(what));
+    const long woken = has_number ? wait_for_one(pending.number(), POLLIN, end, name_of(what), kind)
+                                  : pause_until(end, name_of(what), breaks);
     // What came with the end of the time still counts.
     const bool over = clock::now() >= deadline;
     if (const long n = take(set, about); n != -EAGAIN || over) return n;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sleeping and yielding. A parked fiber is on no thread that a signal could be delivered to, so its sleep is
-// never cut short, and nothing of it remains, unless the program has made its calls cancelable.
+// Sleeping and yielding. A sleep is cut short by handlers of signals (interruptions.hpp), and by what ends the calls of a
+// program that has made them cancelable.
 #include <errno.h>
 #include <sched.h>
 #include <time.h>
@@ -16,18 +16,20 @@
 #include "intercept/cancel.hpp"
 #include "intercept/clocks.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "sched/thread_stay.hpp"
 
 namespace tendril::detail {
 namespace {
 
-// Both: 0 or an errno, of a fiber whose calls may be ended.
+// Both: 0 or an errno, of a sleep that was ended.
 
 int park_until(const clock_deadline& deadline, const char* reason) {
   const thread_stay here;
+  const interruptible_call call(interruptible::always);
   while (!deadline.over()) {
     const outcome why = wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                                        foreign_wait(deadline.for_wait(), reason));
+                                        foreign_wait(deadline.for_wait(), reason, call.call()));
     if (const int error = errno_of(why); error != 0) return error;
   }
   return 0;
@@ -36,9 +38,10 @@ int park_until(const clock_deadline& deadline, const char* reason) {
 /// left: when it was ended.
 int park_for(std::chrono::nanoseconds time, const char* reason, std::chrono::nanoseconds& left) {
   const thread_stay here;
+  const interruptible_call call(interruptible::always);
   const time_point deadline = deadline_after(time);
   const outcome why = wait_until_done([](const void*) noexcept { return false; }, nullptr,
-                                      foreign_wait(deadline, reason));
+                                      foreign_wait(deadline, reason, call.call()));
   left = std::max(deadline - clock::now(), clock::duration::zero());
   return errno_of(why);
 }
@@ -63,8 +66,10 @@ namespace calls {
 
 unsigned sleep(unsigned seconds) {
   std::chrono::nanoseconds left{};
-  if (park_for(std::chrono::seconds(seconds), "sleep", left) == 0) return 0;
-  return static_cast<unsigned>(std::chrono::ceil<std::chrono::seconds>(left).count());
+  const int error = park_for(std::chrono::seconds(seconds), "sleep", left);
+  if (error == 0) return 0;
+  fail(error);  // libc's leaves it so
+  return static_cast<unsigned>(std::chrono::floor<std::chrono::seconds>(left).count());
 }
 
 int usleep(useconds_t microseconds) {

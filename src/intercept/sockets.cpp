@@ -133,6 +133,8 @@ long connect_parked(file_use& use, int fd, const sockaddr* peer, socklen_t lengt
   const time_point deadline = limit.count() > 0 ? deadline_after(limit) : no_deadline;
   auto backoff = std::chrono::nanoseconds(1ms);
   const thread_stay stay;
+  const interruptible breaks =
+      limit.count() > 0 ? interruptible::always : interruptible::unless_restarted;
   for (;;) {
     bool begun = false;
     bool full = false;
@@ -145,13 +147,15 @@ long connect_parked(file_use& use, int fd, const sockaddr* peer, socklen_t lengt
           full = r == -EAGAIN;
           return {begun ? -EAGAIN : full ? -EBUSY : r};
         },
-        deadline);
+        deadline, breaks);
     if (!full) return result == -EAGAIN ? -EINPROGRESS : result;
     // A Unix socket whose listener's queue is full; no event tells when it no longer is.
     if (clock::now() >= deadline) return -EAGAIN;
-    const std::error_code ec = use.entry->pause(use.generation, direction::write,
-                                                std::min(clock::now() + backoff, deadline),
-                                                "connect (queue full)", true, calls_cancelable());
+    const interruptible_call call(breaks);
+    const std::error_code ec = use.entry->pause(
+        use.generation, direction::write, std::min(clock::now() + backoff, deadline),
+        "connect (queue full)", true, calls_cancelable(), call.call());
+    if (ec == std::errc::interrupted) return -EINTR;
     if (ec == std::errc::operation_canceled) return -ECANCELED;
     if (ec == std::errc::timed_out) return -ETIMEDOUT;
     if (ec) return ec == std::errc::bad_file_descriptor ? -EBADF : cannot_wait;

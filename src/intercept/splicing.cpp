@@ -45,10 +45,11 @@ bool look_at_both(int in, int out, file_use& source, file_use& sink) noexcept {
 /// Parks until both are ready, one after the other. 0 or an errno negated.
 long wait_for_both(int in, const file_use& source, int out, const file_use& sink,
                    const char* reason) {
+  constexpr auto restarted = interruptible::unless_restarted;
   if (source.what != file_class::unparked)
-    if (const long n = wait_for_one(in, POLLIN, no_deadline, reason); n < 0) return n;
+    if (const long n = wait_for_one(in, POLLIN, no_deadline, reason, restarted); n < 0) return n;
   if (sink.what != file_class::unparked)
-    if (const long n = wait_for_one(out, POLLOUT, no_deadline, reason); n < 0) return n;
+    if (const long n = wait_for_one(out, POLLOUT, no_deadline, reason, restarted); n < 0) return n;
   return 0;
 }
 

@@ -30,7 +30,6 @@ extern "C" int __vsnprintf_chk(char*, std::size_t, int, std::size_t, const char*
 namespace tendril::detail {
 namespace {
 
-bool is_free(std::FILE* f) noexcept { return !any_stream_held() || !held_by_another(f); }
 bool has(std::FILE* f, std::size_t bytes) noexcept {
   return f != nullptr && bytes_there(f) >= bytes && is_free(f);
 }
@@ -373,6 +372,7 @@ int fflush(std::FILE* f) {
     if (holds_a_stream()) return real().fflush(f);
     return on_thread(symbol::fflush, [] { return real().fflush(nullptr); });
   }
+  if (f->_mode > 0) return flush_wide(f);
   if (is_free(f) && bytes_pending(f) == 0) return real().fflush(f);
   return on_stream(
       f, [=] { return real().fflush(f); },
@@ -418,7 +418,11 @@ int fclose(std::FILE* f) {
   bool emptied = true;
   int error = 0;
   stream_use use;
-  if (caller_parks() && bytes_pending(f) != 0 && can_wait_on(f, use)) {
+  if (!caller_parks()) {
+  } else if (has_wide_pending(f)) {
+    emptied = flush_wide(f) == 0;
+    error = errno_now();
+  } else if (bytes_pending(f) != 0 && can_wait_on(f, use)) {
     const stream_hold mine(f);
     emptied = empty(use);
     error = errno_now();
@@ -431,7 +435,9 @@ int fclose(std::FILE* f) {
 
 int pclose(std::FILE* f) {
   stream_use use;
-  if (bytes_pending(f) != 0 && can_wait_on(f, use)) {
+  if (has_wide_pending(f)) {
+    flush_wide(f);
+  } else if (bytes_pending(f) != 0 && can_wait_on(f, use)) {
     const stream_hold mine(f);
     empty(use);
   }

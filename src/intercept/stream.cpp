@@ -49,27 +49,19 @@ void mark_error(std::FILE* f, int error) noexcept {
   finish(-error, 0);
 }
 
-/// Past the buffer. False: nothing was written.
-bool write_through(stream_use& use, const char* from, std::size_t bytes, std::size_t& done) {
-  done = 0;
-  while (done != bytes) {
-    const ssize_t n = calls::write(use.stream->_fileno, from + done, bytes - done);
-    if (n <= 0) {
-      use.stream->_flags |= _IO_ERR_SEEN;
-      return false;
-    }
-    done += static_cast<std::size_t>(n);
-  }
-  return true;
-}
-
 }  // namespace
 
 bool is_writing(const std::FILE* f) noexcept { return (f->_flags & currently_putting) != 0; }
 
-bool can_wait_on(std::FILE* stream, stream_use& use) noexcept {
+bool cannot_read(const std::FILE* f) noexcept {
+  return (f->_flags & (no_reads | _IO_EOF_SEEN)) != 0;
+}
+
+bool can_wait_on(std::FILE* stream, stream_use& use, orientation what) noexcept {
   use.stream = stream;
-  if (stream == nullptr || stream->_mode > 0) return false;  // wide characters
+  const bool other =
+      stream == nullptr || (what == orientation::bytes ? stream->_mode > 0 : stream->_mode < 0);
+  if (other) return false;
   const int fd = stream->_fileno;
   return fd >= 0 && (recall_file(fd, use.file) || look_at_file(fd, use.file) == 0) &&
          !use.file.nonblocking && use.file.what != file_class::unparked;
@@ -78,7 +70,7 @@ bool can_wait_on(std::FILE* stream, stream_use& use) noexcept {
 bool fill(stream_use& use) {
   std::FILE* const f = use.stream;
   if (bytes_there(f) != 0) return true;
-  if ((f->_flags & (no_reads | _IO_EOF_SEEN)) != 0 || has_main_area(f)) return underflow(f) > 0;
+  if (cannot_read(f) || has_main_area(f)) return underflow(f) > 0;
   if (bytes_pending(f) != 0 && !empty(use)) return false;
   const int before = errno_now();
   const int fd = f->_fileno;
@@ -122,6 +114,19 @@ std::size_t take(stream_use& use, char* to, std::size_t bytes) {
     done += static_cast<std::size_t>(n);
   }
   return done;
+}
+
+bool write_through(stream_use& use, const char* from, std::size_t bytes, std::size_t& done) {
+  done = 0;
+  while (done != bytes) {
+    const ssize_t n = calls::write(use.stream->_fileno, from + done, bytes - done);
+    if (n <= 0) {
+      use.stream->_flags |= _IO_ERR_SEEN;
+      return false;
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  return true;
 }
 
 bool empty(stream_use& use) {

@@ -9,8 +9,8 @@
 //             nothing taken from it
 //   writing   what is pending is written from the buffer by our own write(), and discarded there (__fpurge)
 //
-// This is for streams on pipes, sockets and terminals in blocking mode that hold bytes. All others (files, memory, wide
-// characters, O_NONBLOCK) are libc's alone: it does not wait for anybody.
+// This is for streams on pipes, sockets and terminals in blocking mode. All others (files, memory, O_NONBLOCK) are libc's
+// alone: it does not wait for anybody. Of wide characters: see wide.cpp.
 //
 // Locks. libc's lock of a stream belongs to a thread; fibers of one thread would all have it. So a stream has a
 // second one, which belongs to a fiber and is taken first; then libc's, which keeps threads away. Both are held
@@ -33,8 +33,11 @@ struct stream_use {
   std::FILE* stream;
   file_use file;
 };
+/// Of bytes or of wide characters: what a call is for. A stream that has been used as one is never the other.
+enum class orientation { bytes, wide };
 /// Whether calls on the stream may wait, and park then. Finds out about its descriptor.
-bool can_wait_on(std::FILE* stream, stream_use& use) noexcept;
+bool can_wait_on(std::FILE* stream, stream_use& use,
+                 orientation what = orientation::bytes) noexcept;
 
 /// Whether some fiber holds some stream: only then need a call look further whose buffer suffices.
 bool any_stream_held() noexcept;
@@ -48,8 +51,15 @@ bool hold_stream(std::FILE* stream);
 bool try_hold_stream(std::FILE* stream);
 /// True: the caller held it.
 bool release_stream(std::FILE* stream);
+/// The second lock alone, for a call that libc's lock is taken for on another thread. False: the fiber has the stream
+/// already, or there is no memory; nothing is held.
+/// \switch yes, while another fiber has it
+bool hold_against_fibers(std::FILE* stream);
+void release_against_fibers(std::FILE* stream) noexcept;
 /// Whether the calling fiber holds some stream.
 bool holds_a_stream() noexcept;
+
+inline bool is_free(std::FILE* f) noexcept { return !any_stream_held() || !held_by_another(f); }
 
 class stream_hold {
  public:
@@ -64,6 +74,12 @@ class stream_hold {
   std::FILE* stream_;
   bool held_;
 };
+
+// ---- wide characters
+
+/// Of a stream that has been used for them: whether some are not written yet, and fflush().
+bool has_wide_pending(const std::FILE* f) noexcept;
+int flush_wide(std::FILE* f);
 
 // ---- buffers
 
@@ -84,6 +100,9 @@ inline std::size_t room_there(const std::FILE* f) noexcept {
              : 0;
 }
 
+/// Whether reading fails, or finds the end, without a look at the descriptor.
+bool cannot_read(const std::FILE* f) noexcept;
+
 // Held, on a stream that can_wait_on() was true of. Errors and the end are marked in the stream, errno is set.
 
 /// Until there is something. False: the end, or an error.
@@ -92,6 +111,8 @@ bool fill(stream_use& use);
 std::size_t take(stream_use& use, char* to, std::size_t bytes);
 /// Writes what is pending.
 bool empty(stream_use& use);
+/// Past the buffer. False: an error, after `done` bytes.
+bool write_through(stream_use& use, const char* from, std::size_t bytes, std::size_t& done);
 /// Puts bytes into the stream as its buffering demands: how many.
 std::size_t put(stream_use& use, const char* from, std::size_t bytes);
 

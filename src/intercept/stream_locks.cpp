@@ -107,6 +107,15 @@ void release(std::FILE* stream) noexcept {
   delete h;
 }
 
+bool is_mine(std::FILE* stream) noexcept {
+  bucket& b = bucket_of(stream);
+  b.lock.lock();
+  const held_stream* const h = b.find_locked(stream);
+  const bool mine = h != nullptr && h->owner == current_waiter();
+  b.lock.unlock();
+  return mine;
+}
+
 /// libc's own lock, when no fiber has the stream: a thread may, perhaps while it waits in a read. There is no event
 /// for its end.
 void lock_against_threads(std::FILE* stream) {
@@ -159,17 +168,25 @@ bool try_hold_stream(std::FILE* stream) {
 }
 
 bool release_stream(std::FILE* stream) {
-  bucket& b = bucket_of(stream);
-  b.lock.lock();
-  const held_stream* const h = b.find_locked(stream);
-  const bool is_mine = h != nullptr && h->owner == current_waiter();
-  b.lock.unlock();
-  if (!is_mine) return false;
+  if (!is_mine(stream)) return false;
   // libc's first: who is handed the second wants both.
   real().funlockfile(stream);
   release(stream);
   leave_stay();
   return true;
+}
+
+bool hold_against_fibers(std::FILE* stream) {
+  if (is_mine(stream)) return false;
+  enter_stay();
+  const bool held = acquire(stream, true) > 0;
+  if (!held) leave_stay();
+  return held;
+}
+
+void release_against_fibers(std::FILE* stream) noexcept {
+  release(stream);
+  leave_stay();
 }
 
 bool holds_a_stream() noexcept {

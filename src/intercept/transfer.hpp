@@ -11,7 +11,7 @@
 //  3. On a file that the program has made non-blocking the call is libc's own. It takes no token: the
 //     program may have just sent itself what it now looks for, and no event has told us so yet.
 //  4. Who has parked goes on on the same thread: the code that called may hold addresses of thread-locals.
-//  5. Signals do not interrupt it. A signal is delivered to a thread; a parked call is on none.
+//  5. A signal's handler interrupts it as docs/interception.md says.
 #pragma once
 
 #include <cerrno>
@@ -23,6 +23,7 @@
 #include "intercept/cancel.hpp"
 #include "intercept/file_facts.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "io/operation.hpp"
 #include "sched/thread_stay.hpp"
 
@@ -90,18 +91,21 @@ inline void let_others_run() {
 }
 
 /// Repeats now(use) until it says something else than EAGAIN: an attempt. Returns its value, or an errno
-/// negated; EAGAIN: the time is over. `use`: no regular file. `deadline`: time_point{}: the socket's timeout.
+/// negated; EAGAIN: the time is over. `use`: no regular file. `deadline`: time_point{}: the socket's timeout; with one
+/// a call is not restarted after a handler, otherwise `breaks` says so.
 ///
 /// \switch yes, when it has to wait
 template <class Now>
 long park_until_done(file_use& use, direction way, const char* reason, Now&& now,
-                     time_point deadline = {}) {
+                     time_point deadline = {},
+                     interruptible breaks = interruptible::unless_restarted) {
   descriptor& entry = *use.entry;
   bool holds_token = false;
   // Sends mostly succeed, so the first one is made without a token, see operation::run().
   bool unguarded = way == direction::write;
   std::optional<thread_stay> stay;
-  for (bool retried = false;; retried = true) {
+  std::optional<interruptible_call> call;
+  for (;;) {
     if (unguarded || holds_token || entry.take_token(way)) {
       if (!entry.enter(use.generation)) return -EBADF;
       const attempt a = now(use);
@@ -120,16 +124,23 @@ long park_until_done(file_use& use, direction way, const char* reason, Now&& now
         continue;
       }
     }
-    if (!retried) {
+    const bool woken = stay.has_value();
+    if (!woken) {
       if (in_other_process()) return cannot_wait;
       stay.emplace();
+      if (deadline == time_point{}) {
+        const auto limit = timeout_of(use, way);
+        deadline = no_deadline;
+        if (limit.count() > 0) {
+          deadline = deadline_after(limit);
+          breaks = interruptible::always;
+        }
+      }
+      call.emplace(breaks);
     }
-    if (deadline == time_point{}) {
-      const auto limit = timeout_of(use, way);
-      deadline = limit.count() > 0 ? deadline_after(limit) : no_deadline;
-    }
-    const std::error_code ec =
-        entry.wait(use.generation, way, deadline, retried, reason, true, calls_cancelable());
+    const std::error_code ec = entry.wait(use.generation, way, deadline, woken, reason, true,
+                                          calls_cancelable(), call->call());
+    if (ec == std::errc::interrupted) return -EINTR;
     if (ec == std::errc::timed_out) return clock::now() >= deadline ? -EAGAIN : -ETIMEDOUT;
     if (ec == std::errc::operation_canceled) return -ECANCELED;
     if (ec == std::errc::bad_file_descriptor) return -EBADF;

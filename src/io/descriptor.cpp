@@ -249,7 +249,8 @@ int descriptor::attach_here() noexcept {
 }
 
 std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
-                                 bool retried, const char* reason, bool foreign, bool cancelable) {
+                                 bool retried, const char* reason, bool foreign, bool cancelable,
+                                 const std::atomic<std::uint64_t>* interruption) {
   // Ends before the fiber parks. Should the worker change its thread in between, it keeps its loop.
   std::optional<worker_use> here(std::in_place, worker_use::may_move{});
   waiter* const self = current_waiter();
@@ -280,9 +281,12 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   home_->arm(*this, d);
   io_loop::here().add_pending();
   here.reset();
-  const outcome result = wait_locked(
-      lock_, s.waiters, node,
-      {.deadline = deadline, .cancelable = cancelable, .reason = reason, .on_context = !foreign});
+  const outcome result = wait_locked(lock_, s.waiters, node,
+                                     {.deadline = deadline,
+                                      .cancelable = cancelable,
+                                      .reason = reason,
+                                      .on_context = !foreign,
+                                      .interruption = interruption});
   here.emplace(worker_use::may_move{});
   io_loop::here().remove_pending();  // perhaps another loop by now
   here.reset();
@@ -313,7 +317,8 @@ bool descriptor::delist(direction d, wait_node& node) noexcept {
 }
 
 std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
-                                  const char* reason, bool foreign, bool cancelable) {
+                                  const char* reason, bool foreign, bool cancelable,
+                                  const std::atomic<std::uint64_t>* interruption) {
   waiter* const self = current_waiter();
   side& s = side_of(d);
   for (;;) {
@@ -325,9 +330,12 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     s.state.fetch_or(waiting, std::memory_order_relaxed);
     wait_node& node = own_node(self);
     s.waiters.push_back(node);
-    const outcome result = wait_locked(
-        lock_, s.waiters, node,
-        {.deadline = until, .cancelable = cancelable, .reason = reason, .on_context = !foreign});
+    const outcome result = wait_locked(lock_, s.waiters, node,
+                                       {.deadline = until,
+                                        .cancelable = cancelable,
+                                        .reason = reason,
+                                        .on_context = !foreign,
+                                        .interruption = interruption});
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);

@@ -121,11 +121,12 @@ class alignas(64) descriptor {
   /// Precondition: entered, or nothing is done to the number before it has been. `retried`: the caller was woken
   /// before and found the token gone. `foreign`: the wait is within code that knows nothing of fibers:
   /// its end is no affair of a synchronization context, and unless `cancelable` neither a stop request nor a scope's
-  /// deadline ends it.
+  /// deadline ends it. `interruption`: of wait_options.
   ///
   /// \switch yes
   std::error_code wait(std::uint32_t generation, direction d, time_point deadline, bool retried,
-                       const char* reason, bool foreign = false, bool cancelable = true);
+                       const char* reason, bool foreign = false, bool cancelable = true,
+                       const std::atomic<std::uint64_t>* interruption = nullptr);
 
   /// For waits for several descriptors: puts `node`, which is no fiber's own_node(), into the list. 0, or an
   /// errno: EBADF when closed, else what registering failed with; the node is not in the list then.
@@ -136,7 +137,8 @@ class alignas(64) descriptor {
 
   /// Parks until `until`, whatever the readiness; close() and cancellation end it early, with an error.
   std::error_code pause(std::uint32_t generation, direction d, time_point until, const char* reason,
-                        bool foreign = false, bool cancelable = true);
+                        bool foreign = false, bool cancelable = true,
+                        const std::atomic<std::uint64_t>* interruption = nullptr);
 
   /// The same two for threads.
   std::error_code block(std::uint32_t generation, direction d, time_point deadline);

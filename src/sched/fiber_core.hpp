@@ -7,10 +7,11 @@
 //                completion, closure.
 //   fiber_frame  at the top of the fiber's stack slice, above the first byte the fiber's code can use;
 //                exists from the first run to the end. What only a running or parked fiber needs: its
-//                wait_block (node, timer), its ambient state, and wait_extras (stop callback, value cell).
+//                wait_block (node, timer), its ambient state, and the cell for a value handed over.
 //                It shares the page that every parked fiber commits anyway, so a parked fiber costs
-//                one page and one core. A tasklet's lies elsewhere, since its stack is copied away, and
-//                has no extras until it needs them: no code may assume more than that core->frame
+//                one page and one core; what is rare is not in it, or fewer calls would fit into
+//                that page. A tasklet's lies elsewhere, since its stack is copied away, and
+//                has no cell until it needs one: no code may assume more than that core->frame
 //                points to it.
 //
 //     spawn            pick            return
@@ -161,12 +162,20 @@ struct wait_block {
 };
 static_assert(sizeof(wait_node) + sizeof(time_point) + sizeof(wait_reason) <= cacheline_bytes);
 
-/// What some waits need besides: for a value handed over, and to be ended by a stop token.
-struct wait_extras {
-  wait_extras() noexcept {}  // the cell is its user's to construct
+/// Where a value is handed over.
+struct alignas(16) value_cell {
+  std::byte bytes[own_cell_bytes];  // its user's to construct
+};
 
-  alignas(16) std::byte cell[own_cell_bytes];
-  std::optional<std::stop_callback<unpark_on_stop>> stop_callback;
+/// Of a wait that a stop token may end.
+using wait_stop = std::optional<std::stop_callback<unpark_on_stop>>;
+
+/// What some waits of a tasklet need besides, which cannot be on its stack.
+struct wait_extras {
+  wait_extras() noexcept {}
+
+  value_cell cell;
+  wait_stop stop_callback;
 };
 
 /// Rare attributes, allocated when first needed.
@@ -204,10 +213,12 @@ struct fiber_frame {
 
 /// The frame of a fiber that has a stack of its own.
 struct own_frame : fiber_frame {
-  using fiber_frame::fiber_frame;
+  own_frame(fiber_core* c, stack_slice s) noexcept : fiber_frame(c, s) {}
 
-  wait_extras extras;
+  value_cell cell;
 };
+static_assert(sizeof(void*) != 8 || sizeof(own_frame) == 256,
+              "blocking libraries use the rest of the page nearly to its end");
 
 /// Where a core's extras are. A fiber that has none, but inherits ambient values, carries these in the same
 /// word until it starts, so that starting a child in an ambient takes no allocation.
@@ -308,9 +319,10 @@ std::int8_t checked_affinity(int affinity);
 void reset_shell_core(fiber_core* c) noexcept;
 void free_shell_core(fiber_core* c, worker_thread& t) noexcept;
 
-/// The wait block of any waiter, and its extras. Who asks for those of a tasklet the first time allocates them.
+/// The wait block of any waiter, and its cell. What a tasklet needs besides is allocated the first time; without
+/// memory the process ends.
 wait_block& block_of(waiter* w) noexcept;
-wait_extras& wait_extras_of(waiter* w) noexcept;
+value_cell& value_cell_of(waiter* w) noexcept;
 wait_extras& wait_extras_of_tasklet(fiber_core& c) noexcept;
 
 }  // namespace tendril::detail

@@ -120,6 +120,7 @@ guest::guest(scheduler& s, std::uint64_t runtime_serial, bool is_last)
   stack.adopt_thread();
   if constexpr (segments_built) platform::this_thread_stack(bounds);
   collected = collect_guest();  // before the thread has a signal stack
+  quick_ = !fences_ && collected == nullptr;
   if (!last_) overflow_stack_.install();
 }
 

@@ -59,6 +59,24 @@ class guest {
       tell_closer();
   }
 
+  /// The two for who is not inside and has nothing to do but to call: false where that is not so.
+  bool enter_quickly() noexcept {
+    if (!quick_ || inside_.load(std::memory_order_relaxed)) [[unlikely]]
+      return false;
+    inside_.store(true, std::memory_order_relaxed);
+    platform::light_barrier();
+    if (open_.load(std::memory_order_acquire)) [[likely]]
+      return true;
+    leave(false);
+    return false;
+  }
+  void leave_quickly() noexcept {
+    inside_.store(false, std::memory_order_release);  // pairs with close()'s acquire
+    platform::light_barrier();
+    if (!open_.load(std::memory_order_relaxed)) [[unlikely]]
+      tell_closer();
+  }
+
   worker_thread thread;
   const std::uint64_t serial;
   context stack;                    ///< for the sanitizers
@@ -83,6 +101,7 @@ class guest {
   std::atomic<bool> inside_{false};
   std::atomic<bool> open_{true};
   const bool fences_;
+  bool quick_;       ///< no fences, and no collector that would have to be told
   const bool last_;  ///< its thread has ended, as far as thread-locals go: the runtime deletes it
   guest* before_ = nullptr;  ///< in the runtime's list, under the lock
   guest* after_ = nullptr;

@@ -16,10 +16,12 @@
 #include "stack/segmented.hpp"
 #include "stack/stack_choice.hpp"
 
+#include <tendril/detail/future_state.hpp>
 #include <tendril/fiber.hpp>
 #include <tendril/runtime.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -170,46 +172,63 @@ std::uintptr_t limit_of(const fiber_core* c) noexcept {
 
 // ---- The fiber's side ------------------------------------------------------------------------
 
-/// The end of one that has left its host, or has something to clear away.
-[[gnu::noinline]] TENDRIL_NO_SPLIT platform::next_context end_slowly(fiber_core* self,
-                                                                     const hot_ops* ops,
-                                                                     hot_sink& sink) noexcept;
-platform::next_context end_slowly(fiber_core* self, const hot_ops* ops, hot_sink& sink) noexcept {
+/// At the top of its stack, above its frames: where a collector looks, and what tasklets take along. Not of a tasklet
+/// that is pinned, whose frame names another stack: hot_body::sink is right then, too.
+hot_sink* sink_of(const fiber_core* c) noexcept {
+  fiber_frame* const frame = c->the_frame();
+  std::byte* const end =
+      is_tasklet(c->stack_class) ? frame->slice.high : reinterpret_cast<std::byte*>(frame);
+  return reinterpret_cast<hot_sink*>(end) - 1;
+}
+static_assert(sizeof(hot_sink) % 16 == 0, "frames begin below it");
+
+/// The end of one that has left its host. transfer: the state of its future, or null.
+[[gnu::noinline]] TENDRIL_NO_SPLIT platform::next_context end_left(void* transfer) noexcept;
+platform::next_context end_left(void* transfer) noexcept {
+  fiber_core* const self = current_fiber();
   flow_locals& flow = self->the_frame()->block.flow;
   end_flow(flow);
-  if (hot_call* const host = self->host) {
-    if constexpr (segments_built)
-      if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
-    return return_context(self->ctx, host->ctx);
-  }
   if (!self->extras.empty()) {  // see keep_lent(); the destructors of values may set others
     release_ambient(self->extras.take_inherited());
     end_flow(flow);
   }
-  if (sink.state != nullptr) ops->finished(sink);
+  if (auto* const state = static_cast<future_state_base*>(transfer)) {
+    state->publish();
+    state->release_producer();
+  }
   ::new (static_cast<void*>(self->closure)) std::exception_ptr();
   return worker::end_current(hold_worker());
 }
 
-/// Not split, as worker::fiber_main. The body is on the caller's stack: not to be touched after the run.
+/// The end of one that has not left its host when its body returns, and has something to clear away: at that it may.
+[[gnu::noinline]] TENDRIL_NO_SPLIT platform::next_context end_slowly(void* transfer) noexcept;
+platform::next_context end_slowly(void* transfer) noexcept {
+  fiber_core* const self = static_cast<hot_body*>(transfer)->fiber;
+  end_flow(self->the_frame()->block.flow);
+  hot_call* const host = self->host;
+  if (host == nullptr) return end_left(sink_of(self)->state);
+  if constexpr (segments_built)
+    if (is_segmented(self->stack_class)) platform::tendril_give_back_segments();
+  return return_context(self->ctx, host->ctx);
+}
+/// The same, where the body has returned to the host already.
+TENDRIL_NO_SPLIT platform::next_context end_slowly_there(void* transfer) noexcept;
+platform::next_context end_slowly_there(void* transfer) noexcept {
+  enter_context();
+  return end_slowly(transfer);
+}
+
+/// Not split, as worker::fiber_main. The body is on the caller's stack: gone if the fiber has left that.
 TENDRIL_NO_SPLIT platform::next_context hot_main(void* transfer) noexcept;
 platform::next_context hot_main(void* transfer) noexcept {
   enter_context();
   auto& body = *static_cast<hot_body*>(transfer);
   fiber_core* const self = body.fiber;
-  const hot_ops* const ops = body.ops;
-  hot_sink sink{body.result};
-  body.sink = &sink;
-  try {
-    ops->run(body, sink);
-  } catch (...) {
-    ops->fail(sink, std::current_exception());
-  }
-  hot_call* const host = self->host;
-  if (host == nullptr || is_segmented(self->stack_class) ||
-      owns_anything(self->the_frame()->block.flow)) [[unlikely]]
-    return end_slowly(self, ops, sink);
-  return return_context(self->ctx, host->ctx);
+  const hot_sink end = body.ops->run(body);
+  if (end.result == nullptr) return end_left(end.state);
+  if (is_segmented(self->stack_class) || owns_anything(self->the_frame()->block.flow)) [[unlikely]]
+    return end_slowly(transfer);
+  return return_context(self->ctx, self->host->ctx);
 }
 
 // ---- The host's side -------------------------------------------------------------------------
@@ -284,6 +303,12 @@ void keep_lent(const flow_locals& parent, fiber_core* c) noexcept {
   return start_hot_as_guest(t, body, options);
 }
 
+/// c's call has ended.
+void settle(fiber_core* c) noexcept {
+  c->ctx.destroy();
+  c->flags.store(0, std::memory_order_relaxed);
+}
+
 /// The caller's context as the sanitizers see it. stack: on which the caller stands.
 void describe_caller([[maybe_unused]] hot_call& call,
                      [[maybe_unused]] const context& stack) noexcept {
@@ -296,33 +321,36 @@ void describe_caller([[maybe_unused]] hot_call& call,
 #endif
 }
 
-/// c: a shell, off any list. Null: it has ended.
-[[gnu::always_inline]] inline void* call_shell(worker_thread& t, hot_call& call,
-                                               const context& stack, const wait_block& parent,
-                                               fiber_core* c, std::uintptr_t limit,
-                                               hot_body& body) noexcept {
-  fiber_frame* const frame = c->the_frame();
+/// c, a shell off any list, gets what it needs for a call.
+[[gnu::always_inline]] inline void prepare(worker_thread& t, hot_call& call, const context& stack,
+                                           const wait_block& parent, fiber_core* c,
+                                           fiber_frame* frame, hot_sink* sink,
+                                           hot_body& body) noexcept {
+  // Frames that were left by the last switch to a host.
+  unpoison(frame->slice.low,
+           static_cast<std::size_t>(reinterpret_cast<std::byte*>(sink + 1) - frame->slice.low));
   c->host = &call;
   body.fiber = c;
+  body.sink = ::new (static_cast<void*>(sink)) hot_sink{body.result};
   frame->block.ambient_deadline = parent.ambient_deadline;
   frame->block.flow.ambient = ambient_to_lend(parent.flow);
   c->flags.store(t.owner.start_flags(), std::memory_order_relaxed);
   describe_caller(call, stack);
-  std::byte* const top =
-      is_tasklet(c->stack_class) ? frame->slice.high : reinterpret_cast<std::byte*>(frame);
-  // Frames that were left by the last switch to a host.
-  unpoison(frame->slice.low, static_cast<std::size_t>(top - frame->slice.low));
+}
+
+/// A prepared one is called. Null: it has ended.
+void* call_shell(worker_thread& t, hot_call& call, fiber_core* c, std::uintptr_t limit,
+                 platform::entry_function entry, hot_body& body) noexcept {
   fiber_core* const caller = t.current;
   const std::uint32_t pins = t.pins;
   t.current = c;
   t.pins = worker_thread::hot;
-  void* const left = call_context(call.ctx, c->ctx, frame->slice.low, top, limit, &hot_main, &body);
+  void* const left =
+      call_context(call.ctx, c->ctx, c->the_frame()->slice.low, sink_of(c), limit, entry, &body);
   t.current = caller;
   t.pins = pins;
-  if (left == nullptr) [[likely]] {
-    c->ctx.destroy();
-    c->flags.store(0, std::memory_order_relaxed);
-  }
+  if (left == nullptr) [[likely]]
+    settle(c);
   return left;
 }
 
@@ -344,7 +372,8 @@ bool run_on(worker_thread& t, const hot_outside* outside, fiber_core* c, shell_l
     call.caller = around->current;
     call.caller_is_hot = around->is_hot();
   }
-  void* const left = call_shell(t, call, stack, parent, c, limit_of(c), body);
+  prepare(t, call, stack, parent, c, c->the_frame(), sink_of(c), body);
+  void* const left = call_shell(t, call, c, limit_of(c), &hot_main, body);
   globals = exceptions;  // the body may have left inside a catch block
   if (left != nullptr) [[unlikely]] {
     if (outside != nullptr) worker_thread::enter_as(outside->thread);
@@ -360,78 +389,154 @@ bool run_on(worker_thread& t, const hot_outside* outside, fiber_core* c, shell_l
 // ---- The short way -----------------------------------------------------------------------------
 //
 // Most calls: without options, outside of catch blocks, on a shell that lies ready and needs no preparations; by a
-// fiber on a stack of such a kind, or a thread that is nobody's. Bookkeeping is 4 of their 10 ns, the two changes
-// of stack with the control words 3.
+// fiber on a stack of such a kind, or a thread that is nobody's.
+//
+// What they cost is the number of functions that they go through, 1 ns each with its return (Zen 5), the words that
+// they store, and stmxcsr, 2 ns there. So it is one function that the caller calls, which changes to the stack where
+// the first function is f's caller; what nobody has left behind is found out by one branch; and what is needed only
+// when something is to be cleared away is computed only then, and not kept in registers that would have to be saved.
+//
+// Rejected: to inline the change of stacks into that function, or all of it into the thunk (no gain); to
+// save no MXCSR, whose control bits the caller has to find as they were when f changes them and then waits.
 
-[[gnu::always_inline]] inline bool is_usual(const worker_thread& t,
-                                            const shell_list& list) noexcept {
-  // Tasklets of some kinds get another stack: see run_hot().
-  if (is_tasklet(list.what) && t.owner.slots().any_deep()) [[unlikely]]
-    return false;
-  const exception_state& globals = *t.slots.exceptions;
-  return list.first != nullptr && !is_segmented(list.what) && globals.caught == nullptr &&
-         globals.uncaught == 0;
+/// As tendril_call_body calls it: of two words the same registers, whatever their names.
+platform::body_function body_of(const hot_body& body) noexcept {
+  static_assert(sizeof(hot_sink) == sizeof(platform::body_end) &&
+                offsetof(hot_sink, result) == offsetof(platform::body_end, stays) &&
+                offsetof(hot_sink, state) == offsetof(platform::body_end, rest));
+  return reinterpret_cast<platform::body_function>(reinterpret_cast<void (*)()>(body.ops->run));
 }
 
-[[gnu::noinline]] bool depart(worker_thread& t, shell_list& list, bool as_guest,
-                              const flow_locals& parent, fiber_core* c, const hot_call& call,
+/// Whether the next call may take its shell from the list: one lies there, that is a stack like any other.
+[[gnu::always_inline]] inline bool has_plain(const shell_list& list) noexcept {
+  return list.first != nullptr && (list.what & (segmented_bit | tasklet_bit)) == 0;
+}
+/// The same of any stack.
+bool has_usual(const worker_thread& t, const shell_list& list) noexcept {
+  // Tasklets of some kinds get another stack: see run_hot().
+  return list.first != nullptr && !is_segmented(list.what) &&
+         !(is_tasklet(list.what) && t.owner.slots().any_deep());
+}
+[[gnu::always_inline]] inline bool nothing_thrown(const worker_thread& t) noexcept {
+  const exception_state& globals = *t.slots.exceptions;
+  return globals.caught == nullptr && globals.uncaught == 0;
+}
+
+/// Who calls: the fiber that t runs, or a plain thread, whose guest t is.
+const wait_block& caller_of(const worker_thread& t) noexcept {
+  return t.guest && t.current == nullptr ? tls_waiter->wait : t.current->the_frame()->block;
+}
+
+[[gnu::noinline]] bool depart(worker_thread& t, fiber_core* c, const hot_call& call,
                               hot_body& body) noexcept {
-  --list.count;
+  --list_of(t, c->stack_class)->count;
   *t.slots.exceptions = {};  // it may have left inside a catch block
-  if (as_guest) worker_thread::enter_as(nullptr);
+  const flow_locals& parent = caller_of(t).flow;
+  if (call.caller == nullptr) worker_thread::enter_as(nullptr);
   finish_departure(t, parent, c, call.how, body);
   return false;
 }
 
-/// Precondition: is_usual(t, list). The shell keeps its place in the list: its count stays.
-[[gnu::always_inline]] inline bool run_usual(worker_thread& t, shell_list& list, bool as_guest,
-                                             const context& stack, const wait_block& parent,
+/// The end of a call after which there is something to clear away.
+[[gnu::noinline]] bool end_used(worker_thread& t, fiber_core* c, hot_call& call,
+                                hot_body& body) noexcept {
+  if (!owns_anything(c->the_frame()->block.flow)) settle(c);
+  else if (call_shell(t, call, c, 0, &end_slowly_there, body) != nullptr)
+    return depart(t, c, call, body);
+  --list_of(t, c->stack_class)->count;
+  clean_shell(t, c);
+  return true;
+}
+
+/// Whether c's call has left anything of that kind. One branch for all.
+[[gnu::always_inline]] inline bool needs_clearing(const fiber_core* c,
+                                                  const flow_locals& flow) noexcept {
+  const std::uintptr_t owned = flow.ambient & ((flow.ambient & borrowed_bit) - 1);
+  const std::uintptr_t extras = c->extras.empty() ? 0 : 1;
+  return (c->id.load(std::memory_order_relaxed) | extras | owned |
+          reinterpret_cast<std::uintptr_t>(flow.locals)) != 0;
+}
+
+/// Preconditions: has_usual(t, list), nothing_thrown(t). The shell keeps its place in the list: its count stays.
+/// caller, pins: t's; null for a plain thread. plain: the list is.
+[[gnu::always_inline]] inline bool run_usual(worker_thread& t, shell_list& list, fiber_core* caller,
+                                             std::uint32_t pins, const context& stack,
+                                             const wait_block& parent, hot_call& call, bool plain,
                                              hot_body& body) noexcept {
   fiber_core* const c = list.first;
+  fiber_frame* const frame = c->the_frame();
   list.first = c->next;
-  hot_call call;
-  if (!as_guest) {
-    call.caller = t.current;
-    call.caller_is_hot = t.is_hot();
-  }
-  if (call_shell(t, call, stack, parent, c, 0, body) != nullptr) [[unlikely]]
-    return depart(t, list, as_guest, parent.flow, c, call, body);
-  if (is_used(c)) [[unlikely]] {
-    --list.count;
-    clean_shell(t, c);
-    return true;
-  }
+  call.caller = caller;
+  call.caller_is_hot = (pins & worker_thread::hot) != 0;
+  hot_sink* const sink = plain ? reinterpret_cast<hot_sink*>(frame) - 1 : sink_of(c);
+  prepare(t, call, stack, parent, c, frame, sink, body);
+  t.current = c;
+  t.pins = worker_thread::hot;
+  void* const left = call_body(call.ctx, c->ctx, frame->slice.low, sink, &hot_main, body_of(body),
+                               &body, &end_left);
+  t.current = caller;
+  t.pins = pins;
+  if (left != nullptr) [[unlikely]]
+    return depart(t, c, call, body);
+  if (needs_clearing(c, c->the_frame()->block.flow)) [[unlikely]]
+    return end_used(t, c, call, body);
+  settle(c);
   c->next = list.first;
   list.first = c;
   return true;
 }
 
-[[gnu::noinline]] bool start_from(const fiber_core& caller, worker_thread& t, shell_list& list,
-                                  hot_body& body) noexcept {
-  return run_usual(t, list, false, caller.ctx, caller.the_frame()->block, body);
+/// By the fiber that t runs, which is not segmented.
+[[gnu::noinline]] bool start_from(worker_thread& t, hot_body& body) noexcept {
+  fiber_core* const caller = t.current;
+  hot_call call;
+  return run_usual(t, t.shells, caller, t.pins, caller->ctx, caller->the_frame()->block, call, true,
+                   body);
+}
+/// The same with shells of any kind.
+[[gnu::noinline]] bool start_from(worker_thread& t, shell_list& list, hot_body& body) noexcept {
+  fiber_core* const caller = t.current;
+  hot_call call;
+  return run_usual(t, list, caller, t.pins, caller->ctx, caller->the_frame()->block, call, false,
+                   body);
 }
 
-/// g is entered; it is left here.
-[[gnu::noinline]] bool start_as(guest& g, const wait_block& parent, hot_body& body) {
-  if (!is_usual(g.thread, g.thread.shells)) [[unlikely]] {
-    g.leave(false);
-    return start_hot_as_guest(nullptr, body, nullptr);
-  }
-  const collected_hot_call collected(g.collected);
-  g.entered_at = static_cast<std::byte*>(__builtin_frame_address(0));
-  tls_thread = &g.thread;
-  const bool ended = run_usual(g.thread, g.thread.shells, true, g.stack, parent, body);
-  tls_thread = nullptr;
-  g.leave(false);
-  return ended;
-}
-
-/// The list whose shells are what the options ask for, here.
-[[gnu::always_inline]] inline shell_list* plain_list(worker_thread& t,
-                                                     const hot_options* options) noexcept {
-  if (options == nullptr) [[likely]]
-    return &t.shells;
+/// The list whose shells are what the options ask for, here. Null options: for nothing.
+shell_list* list_asked_for(worker_thread& t, const hot_options* options) noexcept {
+  if (options == nullptr) return &t.shells;
   return options->stack_only && options->runtime == 0 ? list_of(t, options->stack_class) : nullptr;
+}
+
+/// Where the quickest way does not go.
+[[gnu::noinline]] bool start_hot_anyhow(hot_body& body, const hot_options* options) {
+  worker_thread* const t = tls_thread;
+  if (t != nullptr && t->current != nullptr && !is_segmented(t->current->stack_class)) {
+    shell_list* const list = list_asked_for(*t, options);
+    if (list != nullptr && has_usual(*t, *list) && nothing_thrown(*t))
+      return start_from(*t, *list, body);
+  }
+  return start_hot_slow(t, body, options);
+}
+
+/// On a plain thread.
+[[gnu::noinline]] bool start_as_guest(hot_body& body) {
+  guest* const g = tls_guests;
+  if (g == nullptr || g->serial != latest_serial() || tls_waiter == nullptr || !g->enter_quickly())
+      [[unlikely]]
+    return start_hot_anyhow(body, nullptr);
+  worker_thread& t = g->thread;
+  if (!has_plain(t.shells) || !nothing_thrown(t)) [[unlikely]] {
+    g->leave_quickly();
+    return start_hot_anyhow(body, nullptr);
+  }
+  hot_call call;
+  if constexpr (segments_built) g->entered_at = reinterpret_cast<std::byte*>(&call);
+  tls_thread = &t;
+  const bool ended =
+      run_usual(t, t.shells, nullptr, 0, g->stack, tls_waiter->wait, call, true, body);
+  tls_thread = nullptr;
+  g->leave_quickly();
+  return ended;
 }
 
 }  // namespace
@@ -466,24 +571,18 @@ bool run_on(worker_thread& t, const hot_outside* outside, fiber_core* c, shell_l
   return run_on(t, outside, c, as_it_was ? list_for(t, c) : nullptr, body);
 }
 
-[[gnu::noinline]] bool start_hot(hot_body& body, const hot_options* options) {
+[[gnu::noinline]] bool start_hot(hot_body& body) {
   worker_thread* const t = tls_thread;
-  if (t != nullptr) {
-    const fiber_core* const caller = t->current;
-    if (caller != nullptr && !is_segmented(caller->stack_class)) [[likely]] {
-      shell_list* const list = plain_list(*t, options);
-      if (list != nullptr && is_usual(*t, *list)) [[likely]]
-        return start_from(*caller, *t, *list, body);
-    }
-  } else if (guest* const g = tls_guests; g != nullptr && options == nullptr) {
-    bool nested;
-    if (g->serial == latest_serial() && tls_waiter != nullptr && g->enter(nested)) [[likely]] {
-      if (!nested) [[likely]]
-        return start_as(*g, tls_waiter->wait, body);
-      g->leave(true);  // users' code that finish_departure() runs
-    }
-  }
-  return start_hot_slow(t, body, options);
+  if (t == nullptr) return start_as_guest(body);
+  const fiber_core* const caller = t->current;
+  if (caller != nullptr && !is_segmented(caller->stack_class) && has_plain(t->shells) &&
+      nothing_thrown(*t)) [[likely]]
+    return start_from(*t, body);
+  return start_hot_anyhow(body, nullptr);
+}
+
+[[gnu::noinline]] bool start_hot(hot_body& body, const hot_options& options) {
+  return start_hot_anyhow(body, &options);
 }
 
 __attribute__((noinline)) void leave_host(worker_thread& t, hot_departure how) noexcept {

@@ -69,10 +69,10 @@ enum class hot_departure : std::uint8_t { park, yield, move };
 /// On the host's stack, while it hosts.
 struct hot_call {
   context ctx;  ///< the caller's
-  hot_departure how{};
   fiber_core* caller =
       nullptr;  ///< the thread's fiber at the time, perhaps another runtime's; or null
   bool caller_is_hot = false;
+  hot_departure how;  ///< from the departure on
 };
 
 /// The calling fiber, hot and not pinned, leaves its host. Returns, as an ordinary fiber on a worker, when it

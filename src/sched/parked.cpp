@@ -118,7 +118,7 @@ void visit_started(const fiber_core& c, const fiber_frame& frame, flag::word fla
         visit(e, e + 1);
     } else {
       const auto& own = static_cast<const own_frame&>(frame);
-      visit(&own.extras, &own.extras + 1);
+      visit(&own.cell, &own.cell + 1);
     }
   }
   visit_closure(c, visit);

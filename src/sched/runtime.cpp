@@ -3,6 +3,7 @@
 // The public runtime in front of the scheduler.
 #include "base/check.hpp"
 #include "sched/interception.hpp"
+#include "sched/interruption.hpp"
 #include "sched/scheduler.hpp"
 #include "sched/worker.hpp"
 #include "stack/overflow.hpp"
@@ -76,8 +77,14 @@ std::uint64_t serial_of(const runtime& r) noexcept { return r.impl_->serial(); }
 
 void run_to_completion(scheduler& s, void (*body)(void*), void* argument) {
   fiber_core* const c = make_fiber_core([body, argument] { body(argument); });
-  start_joinable(c, &s);
-  join_core(c, false);
+  if (current_fiber() == nullptr) {
+    const run_call noted(*c);
+    start_joinable(c, &s);
+    join_core(c, false);
+  } else {
+    start_joinable(c, &s);
+    join_core(c, false);
+  }
   release_handle(c);
 }
 

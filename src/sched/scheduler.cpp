@@ -7,6 +7,7 @@
 #include "platform/memory.hpp"
 #include "platform/switch.hpp"
 #include "sched/blocked_places.hpp"
+#include "sched/interruption.hpp"
 #include "sched/registry.hpp"
 #include "sched/stopped_threads.hpp"
 #include "stack/segment_canary.hpp"
@@ -469,6 +470,7 @@ void scheduler::wake_monitor() noexcept {
 }
 
 void scheduler::monitor_main() noexcept {
+  count_as_the_runtimes();
   std::unique_lock hold(monitor_mutex_);
   while (!monitor_exit_) {
     // At rest when everybody sleeps and there is nothing left to find out: the first worker that wakes

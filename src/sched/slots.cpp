@@ -226,8 +226,9 @@ fiber_core* slot_table::next_waiting(slot& s) noexcept {
 
 // ---- Entering and leaving --------------------------------------------------------------------
 
-slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
-                                       made_runnable& out) noexcept {
+/// In one piece with what it calls: of a miss at a kilobyte, 88 ns, calls and saved registers here were 2 to 4.
+[[gnu::flatten]] slot_table::entrance slot_table::enter(fiber_core& c, slot_cache& mine,
+                                                        made_runnable& out) noexcept {
   tasklet_frame& f = tasklet_frame_of(c);
   const std::unique_lock lock = f.home == nullptr ? bind(f, mine) : std::unique_lock(f.home->lock);
   if (!lock) return entrance::no_slot;

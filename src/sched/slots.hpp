@@ -203,8 +203,8 @@ inline std::uint16_t kind_of(const void* ops) noexcept {
 }
 
 /// The stack of its own for a fiber that asked to be a tasklet, where slots have that size class.
-constexpr stack_choice own_stack_of(stack_choice asked, unsigned slot_class) noexcept {
-  return static_cast<stack_choice>(std::max(size_class_of(asked), slot_class));
+inline stack_choice own_stack_of(stack_choice asked, unsigned slot_class) noexcept {
+  return reserved_of(std::max(size_class_of(asked), slot_class));
 }
 
 /// Fibers that an operation on a slot has made runnable: the caller queues them, in this order.

@@ -52,12 +52,17 @@ class basic_spawn_stack {
 
   /// Owner: the newest, or nullptr.
   T* pop() noexcept {
+    T* next = nullptr;
+    return pop(next);
+  }
+  /// The same. `next`, if there is one: which is the newest then. A guess, as a thief may take it.
+  T* pop(T*& next) noexcept {
     if (empty()) return nullptr;  // only the owner adds: empty stays empty
     const guard hold(*this);
     T* const element = newest_;
     if (element == nullptr) return nullptr;
-    newest_ = element->*Next;
-    if (newest_ != nullptr) newest_->*Prev = nullptr;
+    newest_ = next = element->*Next;
+    if (next != nullptr) next->*Prev = nullptr;
     else oldest_ = nullptr;
     add(-1);
     return detach(element);

@@ -8,13 +8,6 @@
 
 namespace tendril::detail {
 
-stay_records::~stay_records() {
-  while (stay_record* const r = made_) {
-    made_ = r->next_made;
-    delete r;
-  }
-}
-
 stay_record& stay_records::take() noexcept {
   stay_record* r = free_;
   if (r != nullptr) {
@@ -22,8 +15,8 @@ stay_record& stay_records::take() noexcept {
   } else {
     r = new (std::nothrow) stay_record;
     TENDRIL_CHECK(r != nullptr, "there is memory for a fiber that stays on its thread");
-    r->next_made = made_;
-    made_ = r;
+    r->next_made = made();
+    made_.store(r, std::memory_order_release);
   }
   ++used_;
   return *r;
@@ -52,6 +45,7 @@ __attribute__((noinline)) void enter_stay() noexcept {
   }
   stay_record& r = t->stays_here.take();
   r.home = t;
+  r.who.store(c, std::memory_order_relaxed);
   r.depth = 1;
   r.affinity = c->affinity;
   frame.stay = &r;

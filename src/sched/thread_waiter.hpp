@@ -20,7 +20,7 @@ class thread_waiter : public waiter {
   bool block(time_point deadline);
 
   wait_block wait;
-  wait_extras extras;
+  value_cell cell;
   thread_waiter* next_free = nullptr;
 
  private:

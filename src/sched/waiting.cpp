@@ -24,6 +24,9 @@ namespace {
 /// Why a wait that has not been signalled should end now; `waiting` when it should not.
 outcome reason_to_give_up(const waiter* self, const wait_block& block,
                           const wait_options& o) noexcept {
+  if (o.interruption != nullptr &&
+      o.interruption->load(std::memory_order_acquire) == wait_interrupted)
+    return outcome::interrupted;
   if (o.cancelable) {
     if (self->shields == 0 && self->what == waiter::kind::fiber &&
         (self->flags.load(std::memory_order_acquire) & flag::stop_requested) != 0)
@@ -47,14 +50,14 @@ class wait_setup {
     deadline_ = std::min(o.deadline, look_again);
     if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
     if (o.stop != nullptr && o.stop->stop_possible()) {
-      wait_extras_of(self).stop_callback.emplace(*o.stop, unpark_on_stop{self});
-      has_callback_ = true;
+      stop_ = &place_for_stop();
+      stop_->emplace(*o.stop, unpark_on_stop{self});
     }
     if (deadline_ != no_deadline && self->what == waiter::kind::fiber) arm();
   }
   ~wait_setup() {
     if (timer_home_ != nullptr) cancel();
-    if (has_callback_) wait_extras_of(self_).stop_callback.reset();
+    if (stop_ != nullptr) stop_->reset();
   }
   wait_setup(const wait_setup&) = delete;
   wait_setup& operator=(const wait_setup&) = delete;
@@ -72,6 +75,14 @@ class wait_setup {
   }
 
  private:
+  /// Others reach the callback while the waiter is parked: a tasklet's is not on its stack.
+  wait_stop& place_for_stop() noexcept {
+    if (self_->what == waiter::kind::fiber)
+      if (auto* const c = static_cast<fiber_core*>(self_); is_tasklet(c->stack_class)) [[unlikely]]
+        return wait_extras_of_tasklet(*c).stop_callback;
+    return stop_here_;
+  }
+
   // Out of line, so that waits without a deadline are short.
   [[gnu::noinline]] void arm() noexcept {
     // The thread of a pinned fiber waits with a limit, and may lose its worker before it cancels a timer.
@@ -90,8 +101,9 @@ class wait_setup {
   wait_block& block_;
   time_point deadline_;
   worker* timer_home_ =
-      nullptr;  ///< whose wheel the timer is in: on this stack, for the waiter alone
-  bool has_callback_ = false;
+      nullptr;                 ///< whose wheel the timer is in: on this stack, for the waiter alone
+  wait_stop* stop_ = nullptr;  ///< where the callback is, if there is one
+  wait_stop stop_here_;
 };
 
 // ---- Waits of flows with a context: see synchronization_context.hpp ----------------------------
@@ -155,8 +167,18 @@ outcome wait_as_host(synchronization_context& context, waiter* self, wait_block&
   return result;
 }
 
+/// Whether nothing but what is waited for ends the wait of a fiber, as far as one can tell before it parks, so that
+/// there is neither anything to set up nor to undo. Not exact: false only costs time.
+inline bool is_plain_wait(const waiter* self, const wait_block& block,
+                          const wait_options& o) noexcept {
+  return (self->flags.load(std::memory_order_acquire) &
+          (flag::stop_requested | flag::has_context)) == 0 &&
+         o.deadline == no_deadline && o.stop == nullptr && o.interruption == nullptr &&
+         block.ambient_deadline == no_deadline;
+}
+
 template <class Done>
-inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
+[[gnu::noinline]] outcome wait_with_ends(waiter* self, Done& done, const wait_options& o) {
   wait_block& block = block_of(self);
   if (const outcome early = reason_to_give_up(self, block, o); early != outcome::waiting)
     return early;
@@ -175,6 +197,21 @@ inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
   }
 }
 
+template <class Done>
+[[gnu::always_inline]] inline outcome wait_loop(waiter* self, Done&& done, const wait_options& o) {
+  if (self->what == waiter::kind::fiber) [[likely]] {
+    wait_block& block = static_cast<fiber_core*>(self)->the_frame()->block;
+    while (is_plain_wait(self, block, o)) {
+      block.reason.store(o.reason);
+      if (worker* const w = hold_to_leave()) [[likely]]
+        worker::park_current(w);
+      else park_in_place(no_deadline, o.reason);
+      if (done()) return outcome::signalled;
+    }
+  }
+  return wait_with_ends(self, done, o);
+}
+
 }  // namespace
 
 wait_block& block_of(waiter* w) noexcept {
@@ -182,12 +219,12 @@ wait_block& block_of(waiter* w) noexcept {
                                         : static_cast<thread_waiter*>(w)->wait;
 }
 
-wait_extras& wait_extras_of(waiter* w) noexcept {
-  if (w->what == waiter::kind::thread) return static_cast<thread_waiter*>(w)->extras;
+value_cell& value_cell_of(waiter* w) noexcept {
+  if (w->what == waiter::kind::thread) return static_cast<thread_waiter*>(w)->cell;
   auto* const c = static_cast<fiber_core*>(w);
   if (is_tasklet(c->stack_class)) [[unlikely]]
-    return wait_extras_of_tasklet(*c);
-  return static_cast<own_frame*>(c->the_frame())->extras;
+    return wait_extras_of_tasklet(*c).cell;
+  return static_cast<own_frame*>(c->the_frame())->cell;
 }
 
 waiter* current_waiter() {
@@ -206,7 +243,7 @@ wait_node& own_node(waiter* w) noexcept {
   return n;
 }
 
-void* own_cell(waiter* w) noexcept { return wait_extras_of(w).cell; }
+void* own_cell(waiter* w) noexcept { return value_cell_of(w).bytes; }
 
 void tiny_lock::lock_slow() noexcept {
   if (may_be_in_a_slot(this)) [[unlikely]]
@@ -281,6 +318,8 @@ std::error_code to_error(outcome result) noexcept {
       return std::make_error_code(std::errc::timed_out);
     case outcome::canceled:
       return std::make_error_code(std::errc::operation_canceled);
+    case outcome::interrupted:
+      return std::make_error_code(std::errc::interrupted);
     case outcome::refused:
       return make_error_code(errc::would_deadlock);
   }

@@ -233,7 +233,7 @@ __attribute__((noinline)) void worker::depart(fiber_core* self, departure how,
       }
       break;
     case departure::end:
-      dead_context_.destroy();
+      if constexpr (context::is_known_elsewhere) dead_context_.destroy();
       if (!is_tasklet(dead_class_)) [[likely]]
         release_stack(dead_slice_, dead_class_);
       else release_slot(*dead_frame_);
@@ -285,6 +285,13 @@ void worker::yield_current(worker* w) noexcept {
   w->depart(t.current, departure::yield, next);
 }
 
+/// What was stored just now with its neighbours, each by itself. Compilers load such words by a wide load, which waits
+/// until both stores have left the store buffer.
+template <class T>
+static T alone(T& word) noexcept {
+  return std::atomic_ref(word).load(std::memory_order_relaxed);
+}
+
 [[gnu::always_inline]] inline worker::ending worker::finish_current(worker* w) noexcept {
   TENDRIL_CHECK(w != nullptr && w->thread_->pins == 0, "a fiber ends unpinned");
   fiber_core* const self = w->thread_->current;
@@ -317,8 +324,7 @@ void worker::yield_current(worker* w) noexcept {
   if (failed) w->counters_.finished.publish();
   // The joiner may have freed the core by now: self is not touched below.
   if (!is_tasklet(what)) [[likely]] {
-    w->dead_slice_.low = frame->slice.low;  // two stores, which two loads read: see flow_state
-    w->dead_slice_.high = frame->slice.high;
+    w->dead_slice_ = {alone(frame->slice.low), alone(frame->slice.high)};
     static_cast<own_frame*>(frame)->~own_frame();
   }
   return {w, frame, what, mine};
@@ -330,9 +336,8 @@ void worker::yield_current(worker* w) noexcept {
   worker* const w = e.by;
   const stack_choice what = e.what;
   w->dead_class_ = what;
-  w->dead_context_ = e.mine;
+  if constexpr (context::is_known_elsewhere) w->dead_context_ = e.mine;
   if (is_tasklet(what)) w->dead_frame_ = static_cast<tasklet_frame*>(e.frame);
-  w->left_ = nullptr;
   w->left_how_ = departure::end;
   if (next != nullptr) w->prepare(next);
   worker_thread& t = *w->thread_;
@@ -486,6 +491,15 @@ inline fiber_core* worker::pop_ring() noexcept {
   return c;
 }
 
+inline fiber_core* worker::pop_fresh() noexcept {
+  fiber_core* next = nullptr;
+  fiber_core* const c = fresh_.pop(next);
+  // Of a core that nobody has touched since it was queued: the half with the closure. The other one the queue has
+  // just written to.
+  if (next != nullptr) __builtin_prefetch(next->closure, 1);
+  return c;
+}
+
 inline fiber_core* worker::take_lifo() noexcept {
   fiber_core* c = lifo_.load(std::memory_order_relaxed);
   if (c == nullptr) {
@@ -533,7 +547,7 @@ inline fiber_core* worker::take_lifo() noexcept {
   if (fiber_core* const c = take_lifo()) return c;
   if (fiber_core* const c = pop_ring()) return c;
   if (fiber_core* const c = pop_pinned()) return c;
-  return fresh_.pop();
+  return pop_fresh();
 }
 
 __attribute__((noinline)) fiber_core* worker::pick_again() noexcept { return pick_next(); }

@@ -175,6 +175,7 @@ class alignas(cacheline_bytes) worker final {
   fiber_core* next_fiber() noexcept;
   fiber_core* take_lifo() noexcept;
   fiber_core* pop_ring() noexcept;
+  fiber_core* pop_fresh() noexcept;
   fiber_core* find_work() noexcept;
   fiber_core* steal() noexcept;
   void housekeeping() noexcept;

@@ -69,6 +69,7 @@ bool find_stack(const void* address, found_stack& out) noexcept {
     out.slice = {segment, segment + small_segment_bytes};
     out.guard_low = segment == lowest ? slab : segment;
   } else {
+    if (between_groups(at, size_class)) return false;
     std::byte* const base = slice_base(inside, size_class);
     out.slice = slice_at(base, size_class, page);
     out.guard_low = base;
@@ -82,7 +83,7 @@ bool find_stack(const void* address, found_stack& out) noexcept {
 bool add_arena(std::byte* base, unsigned shift, unsigned size_class, void* owner) noexcept {
   const auto at = reinterpret_cast<std::uintptr_t>(base);
   TENDRIL_CHECK(at % arena_alignment == 0 &&
-                    (size_class == small_segment_class || at % class_bytes(size_class) == 0),
+                    (size_class == small_segment_class || at % arena_grain(size_class) == 0),
                 "arenas are aligned");
   for (std::size_t i = 0; i < capacity; ++i) {
     entry& e = entries[i];

@@ -44,7 +44,7 @@ struct found_stack {
   }
 };
 
-/// False when the address is in no arena. Async-signal-safe.
+/// False when the address is in no arena, or in none of its slices. Async-signal-safe.
 bool find_stack(const void* address, found_stack& out) noexcept;
 
 inline constexpr std::size_t arena_alignment = std::size_t{2} << 20;

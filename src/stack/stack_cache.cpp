@@ -34,7 +34,7 @@ stack_cache::~stack_cache() {
     return;
   }
   trim();
-  for (unsigned c = 0; c < size_class_count; ++c) {
+  for (unsigned c = 0; c < class_count; ++c) {
     lane& l = lanes_[c];
     const std::uint32_t n = l.cold_count.load(std::memory_order_relaxed);
     if (n == 0) continue;
@@ -58,7 +58,7 @@ stack_slice stack_cache::acquire_cold(unsigned size_class) noexcept {
 }
 
 void stack_cache::trim() noexcept {
-  for (unsigned c = 0; c < size_class_count; ++c) {
+  for (unsigned c = 0; c < class_count; ++c) {
     while (lanes_[c].warm != nullptr) give_batch(c, std::numeric_limits<std::ptrdiff_t>::max());
   }
 }
@@ -76,7 +76,7 @@ void stack_cache::give_back(std::ptrdiff_t enough) noexcept {
   while (room_ < enough) {
     unsigned most = 0;
     std::size_t most_bytes = 0;
-    for (unsigned c = 0; c < size_class_count; ++c) {
+    for (unsigned c = 0; c < class_count; ++c) {
       const std::size_t bytes =
           lanes_[c].warm_count.load(std::memory_order_relaxed) * class_bytes(c);
       if (bytes > most_bytes) {

@@ -58,7 +58,7 @@ class stack_cache : public list_node<> {  // the source's list, under its lock
     add(l.warm_count, -1);
     room_ += static_cast<std::ptrdiff_t>(class_bytes(size_class));
     auto* const at = reinterpret_cast<std::byte*>(w);
-    const stack_slice slice{slice_base(at, size_class) + guard_bytes_, at + sizeof(link)};
+    const stack_slice slice{w->low, at + sizeof(link)};
     unpoison(slice.low, static_cast<std::size_t>(slice.high - slice.low));
     return slice;
   }
@@ -74,7 +74,9 @@ class stack_cache : public list_node<> {  // the source's list, under its lock
     poison(slice.low, static_cast<std::size_t>(at - slice.low));
     unpoison(at, sizeof(link));
     lane& l = lanes_[size_class];
-    l.warm = ::new (at) link{l.warm};
+    l.warm = ::new (at) link{l.warm, nullptr};
+    // By itself: one wide store of both would first put them together, in memory.
+    std::atomic_ref(l.warm->low).store(slice.low, std::memory_order_relaxed);
     add(l.warm_count, 1);
     room_ -= static_cast<std::ptrdiff_t>(class_bytes(size_class));
     if (room_ < 0) [[unlikely]]
@@ -94,6 +96,7 @@ class stack_cache : public list_node<> {  // the source's list, under its lock
 
   struct link {
     link* next;
+    std::byte* low;  ///< of the slice
   };
 
   static constexpr unsigned max_cold = 16;
@@ -127,7 +130,7 @@ class stack_cache : public list_node<> {  // the source's list, under its lock
   std::size_t guard_bytes_;
   std::ptrdiff_t room_;  ///< warm bytes that may still come
   std::ptrdiff_t watermark_;
-  std::array<lane, size_class_count> lanes_;
+  std::array<lane, class_count> lanes_;
 };
 
 }  // namespace tendril::detail

@@ -31,15 +31,21 @@ void say_fallback_once() noexcept {
   });
 }
 
-stack_choice reserved_class(std::size_t bytes) noexcept {
+/// A class that is not spread.
+stack_choice plain_class(std::size_t bytes) noexcept {
   const unsigned size_class = size_class_for(bytes, platform::page_size());
   return size_class == no_size_class ? no_stack_class : static_cast<stack_choice>(size_class);
+}
+
+stack_choice reserved_class(std::size_t bytes) noexcept {
+  const stack_choice plain = plain_class(bytes);
+  return plain == no_stack_class ? plain : reserved_of(plain);
 }
 
 stack_choice segmented_class(std::size_t bytes) noexcept {
   if (bytes == 0 || bytes == small_bytes) return small_first;
   if (bytes < small_bytes || bytes > most_bytes) return no_stack_class;
-  return segmented_bit | reserved_class(bytes);
+  return segmented_bit | plain_class(bytes);
 }
 
 std::string explain(const stack_options& options) {
@@ -73,6 +79,10 @@ stack_kind kind_named(const char* text) {
 
 }  // namespace
 
+stack_choice reserved_of(unsigned size_class) noexcept {
+  return static_cast<stack_choice>(spread_class(size_class, platform::page_size()));
+}
+
 stack_choice choose_stack_class(const stack_options& options, std::error_code& ec) noexcept {
   stack_choice chosen = no_stack_class;
   ec = errc::invalid_option;
@@ -93,7 +103,7 @@ stack_choice choose_stack_class(const stack_options& options, std::error_code& e
       break;
     case stack_kind::tasklet:
       // Nothing asked for: whatever the runtime's slots have. Larger ones get a stack of their own.
-      chosen = options.bytes == 0 ? any_tasklet : reserved_class(options.bytes);
+      chosen = options.bytes == 0 ? any_tasklet : plain_class(options.bytes);
       if (chosen != no_stack_class) chosen |= tasklet_bit;
       break;
   }

@@ -6,7 +6,8 @@
 //     bit 7     0; 0xFF means "no wish" where a core keeps the byte
 //     bit 6     segmented
 //     bit 5     tasklet, if bit 6 is 0
-//     bits 0-4  size class; with bit 6, all of bits 0-5 are set for small_first
+//     bits 0-4  the slice's class (slice_layout.hpp), for reserved stacks a spread one; with bit 6, all of
+//               bits 0-5 are set for small_first
 #pragma once
 
 #include "stack/slice_layout.hpp"
@@ -37,6 +38,8 @@ constexpr bool is_tasklet(stack_choice c) noexcept {
 }
 /// Not of small_first.
 constexpr unsigned size_class_of(stack_choice c) noexcept { return c & 0x1FU; }
+/// A reserved stack of this size class, which is not spread.
+stack_choice reserved_of(unsigned size_class) noexcept;
 /// Bytes of the stack, or of its first segment.
 constexpr std::size_t first_bytes(stack_choice c) noexcept {
   return c == small_first ? std::size_t{2048} : class_bytes(size_class_of(c));

@@ -23,7 +23,8 @@ struct stack_source::slice_record {
 
 namespace {
 constexpr std::uint32_t no_slice = UINT32_MAX;
-}
+constexpr std::uint32_t group_slices = 1U << group_shift;
+}  // namespace
 
 /// At the start of a mapping of its own, followed by the slices' records. Not in front of the slices:
 /// a stack that was overrun upwards would destroy it.
@@ -33,8 +34,8 @@ struct stack_source::arena {
   std::size_t bytes = 0;
   std::size_t bookkeeping_bytes = 0;
   unsigned size_class = 0;
-  std::uint32_t slices = 0;
-  std::uint32_t cut = 0;  ///< slices below this one have been handed out once
+  std::uint32_t slices = 0;  ///< with those that groups leave out
+  std::uint32_t cut = 0;     ///< slices below this one have been handed out once
   std::uint32_t first_free = no_slice;
   bool on_recycled = false;
   arena* next_made = nullptr;
@@ -42,12 +43,20 @@ struct stack_source::arena {
   std::atomic<std::size_t> mprotect_guards{0};
 
   slice_record* records() noexcept { return reinterpret_cast<slice_record*>(this + 1); }
+  // A shift is less than a slice, so that the index is that of the aligned place that a slice would have.
   std::uint32_t index_of(const std::byte* slice) const noexcept {
     return static_cast<std::uint32_t>(static_cast<std::size_t>(slice - base) >>
                                       class_shift(size_class));
   }
   std::byte* slice(std::uint32_t index) const noexcept {
-    return base + (std::size_t{index} << class_shift(size_class));
+    std::byte* const place = base + (std::size_t{index} << class_shift(size_class));
+    return place + group_spread(reinterpret_cast<std::uintptr_t>(place), size_class);
+  }
+  /// The next one that has not been cut.
+  std::byte* cut_slice() noexcept {
+    std::byte* const next = slice(cut++);
+    if (is_spread(size_class) && (cut & (group_slices - 1)) == group_slices - 1) ++cut;
+    return next;
   }
   bool contains(const std::byte* p) const noexcept {
     return static_cast<std::size_t>(p - base) < bytes;
@@ -102,7 +111,7 @@ unsigned stack_source::take(unsigned size_class, std::byte** bases, unsigned cou
         if (a == nullptr) break;
       }
       from[n] = a;
-      bases[n++] = a->slice(a->cut++);
+      bases[n++] = a->cut_slice();
       ++state.created;
     }
   }
@@ -157,10 +166,10 @@ bool stack_source::guard_intact(const stack_slice& slice, unsigned size_class) c
 
 stack_source::arena* stack_source::make_arena_locked(size_class_state& state,
                                                      unsigned size_class) noexcept {
-  const std::size_t smallest = std::max(arena_alignment, class_bytes(size_class));
+  const std::size_t smallest = std::max(arena_alignment, arena_grain(size_class));
   // Where address space is rationed (RLIMIT_AS, strict overcommit) a smaller one may still be had.
   arena* a = nullptr;
-  std::size_t bytes = std::max(std::max(state.next_arena_bytes, smallest), class_bytes(size_class));
+  std::size_t bytes = std::max(state.next_arena_bytes, smallest);
   for (; a == nullptr && bytes >= smallest; bytes /= 2) a = map_arena(size_class, bytes);
   if (a == nullptr) return nullptr;
   a->owner = this;
@@ -179,7 +188,7 @@ stack_source::arena* stack_source::make_arena_locked(size_class_state& state,
 }
 
 stack_source::arena* stack_source::map_arena(unsigned size_class, std::size_t bytes) noexcept {
-  const std::size_t alignment = std::max(arena_alignment, class_bytes(size_class));
+  const std::size_t alignment = std::max(arena_alignment, arena_grain(size_class));
   auto* base = static_cast<std::byte*>(platform::reserve_memory(bytes, alignment));
   if (base == nullptr) return nullptr;
   const std::size_t slices = bytes >> class_shift(size_class);

@@ -112,7 +112,7 @@ class stack_source {
   std::atomic<std::size_t> canaries_{0};
   std::atomic<std::size_t> trimmed_{0};
   std::atomic<bool> closed_{false};
-  std::array<size_class_state, size_class_count> classes_;
+  std::array<size_class_state, class_count> classes_;
 
   mutable std::mutex caches_mutex_;
   mutable intrusive_list<stack_cache> caches_;  ///< for statistics only

@@ -157,7 +157,7 @@ class Postgres(Server):
                   "-E", "UTF8", "--locale=C")
 
     def command(self):
-        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 1100,
+        settings = {"listen_addresses": "127.0.0.1", "port": self.port, "max_connections": 2200,
                     "unix_socket_directories": self.directory, "fsync": "off", "shared_buffers": "32MB",
                     "autovacuum": "off", "logging_collector": "off"}
         command = [self.postgres, "-D", self.path("data")]

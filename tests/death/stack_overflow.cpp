@@ -3,6 +3,7 @@
 // A fiber that runs off its stack ends the process with a report that names it: through the whole
 // runtime, on its own worker threads and switches. What the report's parts are is tested, with every
 // guard mode and chained handlers, in unit/stack/overflow.cpp.
+#include "stack/arena_table.hpp"
 #include "support/forked.hpp"
 #include "support/recursion.hpp"
 
@@ -107,9 +108,9 @@ TEST_SUITE("stack_overflow") {
       run({.workers = 1}, [] {
         // Far enough to cross into the page below, not through it: what lies under it is another's.
         fiber f(fiber_options{.stack = {.bytes = 64 << 10}}, [] {
-          char here;
-          auto* const low = reinterpret_cast<volatile char*>(
-              reinterpret_cast<std::uintptr_t>(&here) & ~std::uintptr_t{(64 << 10) - 1});
+          detail::found_stack mine;
+          if (!detail::find_stack(__builtin_frame_address(0), mine)) return;
+          auto* const low = reinterpret_cast<volatile char*>(mine.guard_low);
           low[4000] = 1;
         });
         f.join();

@@ -7,12 +7,17 @@
 
 #include <tendril/detail/sanitizers.hpp>
 
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/syscall.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
+#include <vector>
 
 using namespace tendril;
 using test::intercepted;
@@ -83,9 +88,93 @@ std::string interrupted() {
   return seen;
 }
 
+// ---- posting
+
+sem_t answers;                  // posted by the handler, and by everybody
+std::atomic<int> posted_by{0};  // handlers
+
+void post_one(int) {
+  const int before = errno;
+  if (sem_post(&answers) != 0) abort();
+  ++posted_by;
+  errno = before;
+}
+
+class posting_handler {
+ public:
+  posting_handler() {
+    struct sigaction action {};
+    action.sa_handler = &post_one;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGUSR1, &action, &before_);
+  }
+  ~posting_handler() { sigaction(SIGUSR1, &before_, nullptr); }
+  posting_handler(const posting_handler&) = delete;
+  posting_handler& operator=(const posting_handler&) = delete;
+
+ private:
+  struct sigaction before_ {};
+};
+
 }  // namespace
 
 TEST_SUITE("handlers") {
+  // A handler that posts interrupts a worker and a thread in the middle of posting the same semaphore, while fibers wait for it:
+  // in the lock of their line it would wait for ever. In the end nobody posts but the handler.
+  TEST_CASE("posting a semaphore from a handler, whatever it interrupts") {
+    const posting_handler installed;
+    constexpr int signals = 400;
+    constexpr int waiters = 4;
+    for (const unsigned workers : {1U, 2U}) {
+      CAPTURE(workers);
+      sem_init(&answers, 0, 0);
+      posted_by = 0;
+      std::atomic<bool> over{false};
+      std::atomic<int> ended{0};
+      std::atomic<int> known{0};
+      std::atomic<pthread_t> threads[2]{};
+      runtime rt({.workers = workers});
+      const test::watchdog dog("posting from a handler", &rt, std::chrono::seconds(100));
+      std::thread native([&] {
+        threads[1] = pthread_self();
+        ++known;
+        while (!over) {
+          sem_post(&answers);
+          for (int left = 8; left >= 8 && !over;) sem_getvalue(&answers, &left);
+        }
+        while (ended != waiters) std::this_thread::yield();
+      });
+      std::thread sender([&] {
+        while (known != 2) std::this_thread::yield();
+        for (unsigned turn = 0; ended != waiters; ++turn) {
+          const int sent = posted_by;
+          pthread_kill(threads[turn % 2], SIGUSR1);
+          while (posted_by == sent && ended != waiters) std::this_thread::yield();
+          if (sent >= signals) over = true;
+        }
+      });
+      test::run_on_own_stack(rt, [&] {
+        threads[0] = pthread_self();
+        ++known;
+        std::vector<fiber> all;
+        for (int i = 0; i != waiters; ++i)
+          all.emplace_back([&] {
+            while (!over) sem_wait(&answers);
+            ++ended;
+          });
+        while (!over) {
+          sem_post(&answers);
+          this_fiber::yield();
+        }
+        for (fiber& one : all) one.join();
+      });
+      sender.join();
+      native.join();
+      CHECK(posted_by > signals);
+      sem_destroy(&answers);
+    }
+  }
+
   TEST_CASE("on the stack for signals the thread waits") {
     const handler_of_usr1 installed(SA_ONSTACK);
     intercepted([] { return interrupted(); }, "read");

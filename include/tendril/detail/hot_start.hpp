@@ -4,10 +4,12 @@
 // invariants: src/sched/hot_start.hpp.
 //
 //   the caller's stack           the fiber's stack
-//   hot_body  -------------->    run(body, sink): takes the arguments over, writes the result to
-//                                sink.result, or to sink.state once it has suspended
+//   hot_body  -------------->    run(body): takes the arguments over, writes the result to sink.result, or to
+//                                sink.state once it has suspended; returns the sink
 //   suspended(body, sink)  <---  at its first suspension: makes the state, while nobody else can run it
-//                                finished(sink): only then; the state is complete
+//
+// run() is the first function on the fiber's stack, entered by the change of stacks itself: every call in between
+// and its return are some 5 cycles of the 25 to 30 that a thunk takes which does not wait.
 #pragma once
 
 #include <tendril/config.hpp>
@@ -22,29 +24,31 @@ struct fiber_options;
 namespace detail {
 
 struct fiber_core;
+class future_state_base;
 struct hot_body;
 
-/// Where the result goes. On the new fiber's own stack.
+/// Where the result goes. The fiber's; two words, which a function returns in registers.
 struct hot_sink {
   void* result;  ///< the caller's, until the fiber suspends; then null
-  void* state =
-      nullptr;  ///< shared, from then on; null: there was no memory for it, the result is dropped
+  future_state_base* state =
+      nullptr;  ///< from then on; null: there was no memory for it, the result is dropped
 };
 
 struct hot_ops {
-  void (*run)(hot_body& body, hot_sink& sink);  ///< may throw
-  void (*fail)(hot_sink& sink, std::exception_ptr error) noexcept;
-  void (*suspended)(hot_body& body,
-                    hot_sink& sink) noexcept;  ///< on the caller's side; never waits
-  void (*finished)(hot_sink& sink) noexcept;   ///< state is not null
+  /// What the fiber does. Returns its sink, as it is then: the state, if there is one, waits to be published.
+  hot_sink (*run)(hot_body& body) noexcept;
+  /// On the caller's side; never waits.
+  void (*suspended)(hot_body& body, hot_sink& sink) noexcept;
 };
 
 /// On the caller's stack: gone once the fiber has suspended.
 struct hot_body {
+  hot_body(const hot_ops* what, void* to) noexcept : ops(what), result(to) {}
+
   const hot_ops* ops;
   void* result;
-  hot_sink* sink = nullptr;  // these two are start_hot()'s
-  fiber_core* fiber = nullptr;
+  hot_sink* sink;  ///< these two are start_hot()'s
+  fiber_core* fiber;
 };
 
 struct hot_options {
@@ -63,7 +67,8 @@ TENDRIL_API hot_options make_hot_options(const fiber_options& options);
 /// \throws std::system_error  errc::no_runtime, errc::runtime_stopping; std::bad_alloc. Nothing has run then
 /// \switch no
 /// \threads any
-TENDRIL_API bool start_hot(hot_body& body, const hot_options* options);
+TENDRIL_API bool start_hot(hot_body& body);
+TENDRIL_API bool start_hot(hot_body& body, const hot_options& options);
 
 }  // namespace detail
 }  // namespace tendril

@@ -39,13 +39,14 @@ using time_point = clock::time_point;
 inline constexpr time_point no_deadline = time_point::max();
 
 enum class outcome : std::uint32_t {
-  waiting,    ///< still linked
-  signalled,  ///< a waker chose this node
-  closed,     ///< the object waited on was closed
-  timed_out,  ///< the wait's own deadline passed
-  canceled,   ///< the fiber was requested to stop, or the wait's stop token was
-  expired,    ///< the deadline of an enclosing deadline_scope passed
-  refused,    ///< the waiter's synchronization context: it would wait for itself
+  waiting,      ///< still linked
+  signalled,    ///< a waker chose this node
+  closed,       ///< the object waited on was closed
+  timed_out,    ///< the wait's own deadline passed
+  canceled,     ///< the fiber was requested to stop, or the wait's stop token was
+  expired,      ///< the deadline of an enclosing deadline_scope passed
+  refused,      ///< the waiter's synchronization context: it would wait for itself
+  interrupted,  ///< by a signal's handler, in a wait that asked for it
 };
 
 /// One place in one wait_list.
@@ -138,6 +139,9 @@ TENDRIL_API void* own_cell(waiter*) noexcept;
 /// Lets w's current or next park return. Callable from anywhere; never blocks, never allocates.
 TENDRIL_API void unpark(waiter* w) noexcept;
 
+/// The value by which the wait that has wait_options::interruption is ended.
+inline constexpr std::uint64_t wait_interrupted = 1;
+
 struct wait_options {
   time_point deadline = no_deadline;
   const std::stop_token* stop = nullptr;  ///< ends this wait besides the fiber's own stop request
@@ -146,6 +150,8 @@ struct wait_options {
   const char* reason = "wait";  ///< static string, shown by fiber dumps
   /// False: what follows the wait does not go by way of the flow's synchronization context.
   bool on_context = true;
+  /// Looked at before parking and after each unpark.
+  const std::atomic<std::uint64_t>* interruption = nullptr;
 };
 
 /// Precondition: `lock` is held and `node` (of the calling waiter) is linked in `list`.

@@ -7,11 +7,11 @@
 //
 // To add a symbol:
 //   1. a line in platform/intercept_symbols.def;
-//   2. for kinds parks, opens, always and creates nothing here: wrappers.cpp makes the wrapper. For own and
+//   2. for kinds parks, disk, pool, aside, opens, always and creates nothing here: wrappers.cpp makes the wrapper. For own and
 //      alone the wrapper: a definition of front_<name> in a file of this folder,
 //          extern "C" int front_fcntl(int fd, int command, ...) { ... }
 //      which asks for `hooks_here()` or `hooks_on_fiber()`, and calls real.<name> when that is null;
-//   3. unless `alone` or `creates`: a function tendril::detail::calls::<name> in src/intercept/, declared
+//   3. unless `alone`, `creates`, `disk`, `pool` or `aside`: a function tendril::detail::calls::<name> in src/intercept/, declared
 //      already by calls.hpp there. It calls libc by the table that install.hpp there has, never by
 //      name, and returns with errno set as libc would.
 //
@@ -41,6 +41,11 @@ namespace tendril::platform::front {
 
 extern real_calls real;
 extern const intercept_hooks* installed;
+
+/// How many handlers of signals the thread is in the middle of, of those that handlers.cpp has wrapped.
+extern __thread unsigned handlers_running __attribute__((tls_model("initial-exec")));
+/// Signals that have had such a handler: bit n - 1. Atomically.
+extern std::uint64_t handled_signals;
 
 /// The hooks; null while no runtime has been started.
 inline const intercept_hooks* hooks_here() noexcept {

@@ -121,6 +121,7 @@ extern "C" TENDRIL_FRONT_EXPORT install_result tendril_intercept_install(
   if (!__atomic_exchange_n(&child_is_plain, true, __ATOMIC_ACQ_REL))
     pthread_atfork(nullptr, nullptr, &forget_hooks);
   *hooks->real = &real;
+  *hooks->handled_signals = &handled_signals;
   __atomic_store_n(&installed, hooks, __ATOMIC_RELEASE);
   return install_result::installed;
 }

@@ -64,10 +64,17 @@ extern "C" int front_pthread_rwlock_unlock(pthread_rwlock_t* l) {
   return result;
 }
 
+// The one of them that handlers of signals may call. They may have interrupted what tell() would lead to.
 extern "C" int front_sem_post(sem_t* s) {
   const int result = real.sem_post(s);
-  if (result == 0) tell(s, release_kind::first);
-  return result;
+  if (result != 0) return result;
+  const intercept_hooks* const h = hooks_here();
+  if (h == nullptr) return 0;
+  after_release();
+  if (!anybody(*h)) return 0;
+  if (handlers_running == 0) h->lock_released(s, release_kind::first);
+  else h->posted_in_handler(s);
+  return 0;
 }
 
 // What the core tries by. Here for the table of libc's functions; nothing to be done.

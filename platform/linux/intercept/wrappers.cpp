@@ -3,12 +3,16 @@
 // The wrappers that need no thought, made from the list.
 #include "platform/linux/intercept/front.hpp"
 
+#include <aio.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <termios.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 using namespace tendril::platform::front;
 
@@ -22,6 +26,9 @@ using namespace tendril::platform::front;
   }
 #define TENDRIL_FRONT_parks(result, name, parameters, arguments, straight) \
   TENDRIL_FRONT_ON_FIBER(result, name, parameters, arguments, straight, )
+#define TENDRIL_FRONT_disk TENDRIL_FRONT_parks
+#define TENDRIL_FRONT_pool TENDRIL_FRONT_parks
+#define TENDRIL_FRONT_aside TENDRIL_FRONT_parks
 #define TENDRIL_FRONT_opens(result, name, parameters, arguments, straight) \
   TENDRIL_FRONT_ON_FIBER(result, name, parameters, arguments, straight, told)
 #define TENDRIL_FRONT_always(result, name, parameters, arguments, straight)     \

@@ -228,6 +228,28 @@ TEST_SUITE("image_patterns") {
     CHECK(image.bytes() == 0);
   }
 
+  TEST_CASE("an image of any size comes back byte for byte, and nothing else is touched") {
+    struct area {
+      alignas(64) std::byte bytes[std::size_t{64} << 10];
+    };
+    const auto slot = std::make_unique<area>();
+    std::byte* const top = slot->bytes + sizeof slot->bytes;
+    std::mt19937_64 random(7);
+    // On both sides of the sizes from which on copies are made in parts, and in one again.
+    for (const unsigned live :
+         {8U, 144U, 2040U, 2048U, 2056U, 4096U, 4104U, 20472U, 20480U, 20488U, 65528U}) {
+      std::byte* const low = top - live;
+      for (std::byte* b = slot->bytes; b != top; ++b) *b = static_cast<std::byte>(random());
+      const std::vector<std::byte> before(low, top);
+      stack_image image;
+      REQUIRE(image.capture(low, top));
+      std::memset(slot->bytes, 0x55, sizeof slot->bytes);
+      CHECK(image.restore(top, {}) == live);
+      CHECK(std::equal(low, top, before.begin()));
+      CHECK(std::all_of(slot->bytes, low, [](std::byte b) { return b == std::byte{0x55}; }));
+    }
+  }
+
   TEST_CASE("an image's block is used again, unless it is to be exact") {
     struct area {
       alignas(64) std::byte bytes[1024];

@@ -63,6 +63,62 @@ class pair_of_contexts {
   bool started_ = false;
 };
 
+/// A body on another stack that begins as a call, and may leave its caller.
+class called_body {
+ public:
+  explicit called_body(void (*body)(called_body&)) : body_(body), stack_(new stack_memory) {
+    outside_.adopt_thread();
+  }
+  ~called_body() { inside_.destroy(); }
+  called_body(const called_body&) = delete;
+  called_body& operator=(const called_body&) = delete;
+
+  /// Null: it has returned.
+  void* call() {
+    return call_body(outside_, inside_, stack_->bytes, stack_->bytes + sizeof stack_->bytes, &enter,
+                     &run, this, &end);
+  }
+  /// After it has left: until it does so again, or has ended.
+  void* in() { return switch_context(outside_, inside_, nullptr); }
+  /// From the inside.
+  void leave(void* transfer) {
+    left_ = true;
+    switch_context(inside_, outside_, transfer);
+  }
+
+  int ended = 0;  ///< how often, after leaving
+
+ private:
+  struct stack_memory {
+    alignas(64) std::byte bytes[64 * 1024];
+  };
+
+  static tendril::platform::body_end run(void* body) {
+    auto& self = *static_cast<called_body*>(body);
+    self.body_(self);
+    if (self.left_) return {nullptr, &self};
+    return {&self, nullptr};
+  }
+  static tendril::platform::next_context end(void* rest) {
+    auto& self = *static_cast<called_body*>(rest);
+    ++self.ended;
+    return leave_context(self.grave_, self.outside_, nullptr);
+  }
+  static tendril::platform::next_context enter(void* body) {
+    enter_context();
+    const tendril::platform::body_end e = run(body);
+    auto& self = *static_cast<called_body*>(body);
+    return e.stays != nullptr ? return_context(self.inside_, self.outside_) : end(e.rest);
+  }
+
+  void (*body_)(called_body&);
+  std::unique_ptr<stack_memory> stack_;
+  context outside_;
+  context inside_;
+  context grave_;
+  bool left_ = false;
+};
+
 /// More values than there are callee-saved registers, opaque to the compiler and live across the call.
 template <class Switch>
 [[gnu::noinline]] bool values_survive(std::uint64_t seed, Switch&& change_sides) {
@@ -191,6 +247,58 @@ TEST_SUITE("switch") {
       e.ctx.destroy();
     }
     CHECK(well);
+  }
+}
+
+TEST_SUITE("switch.body") {
+  TEST_CASE("one that does not leave its caller is a call, which keeps what calls keep") {
+    static bool kept;
+    called_body p([](called_body&) { kept = values_survive(7, [] {}); });
+    kept = false;
+    void* result = &p;
+    CHECK(values_survive(3, [&] { result = p.call(); }));
+    CHECK(kept);
+    CHECK(result == nullptr);
+    CHECK(p.ended == 0);
+  }
+
+  TEST_CASE("one that leaves lets its caller go on, and says at its end who is next") {
+    static bool kept;
+    called_body p([](called_body& self) { kept = values_survive(7, [&] { self.leave(&self); }); });
+    kept = false;
+    void* result = nullptr;
+    CHECK(values_survive(3, [&] { result = result == nullptr ? p.call() : p.in(); }));
+    CHECK(result == &p);
+    CHECK(p.ended == 0);
+    CHECK(p.in() == nullptr);
+    CHECK(kept);
+    CHECK(p.ended == 1);
+  }
+
+  TEST_CASE("control words are left to the caller as by a function, or taken along") {
+    for (const bool leaves : {false, true}) {
+      CAPTURE(leaves);
+      static bool leave;
+      static int inherited, kept;
+      leave = leaves;
+      called_body p([](called_body& self) {
+        inherited = std::fegetround();
+        std::fesetround(FE_UPWARD);
+        if (leave) self.leave(&self);
+        kept = std::fegetround();
+      });
+      std::fesetround(FE_DOWNWARD);
+      CHECK((p.call() != nullptr) == leaves);
+      const int after = std::fegetround();
+      std::fesetround(FE_TOWARDZERO);
+      if (leaves) p.in();
+      const int at_last = std::fegetround();
+      std::fesetround(FE_TONEAREST);
+      CHECK(inherited == FE_DOWNWARD);
+      CHECK(after == (leaves ? FE_DOWNWARD : FE_UPWARD));
+      CHECK(kept == FE_UPWARD);
+      CHECK(at_last == FE_TOWARDZERO);
+    }
   }
 }
 

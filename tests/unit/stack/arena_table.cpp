@@ -18,7 +18,8 @@ TEST_SUITE("arena_table") {
   TEST_CASE("every byte of a slice leads to it, in every class") {
     stack_source source;
     stack_cache cache(source);
-    for (unsigned c = 0; c < size_class_count; ++c) {
+    for (unsigned c = 0; c < class_count; ++c) {
+      if (!is_spread(c) && c >= size_class_count) continue;
       const stack_slice slice = cache.acquire(c);
       REQUIRE(slice);
       std::byte* base = slice_base(slice.low, c);
@@ -39,16 +40,38 @@ TEST_SUITE("arena_table") {
   }
 
   TEST_CASE("neighbouring slices are told apart") {
-    stack_source source;
-    stack_cache cache(source);
-    std::vector<stack_slice> slices;
-    for (int i = 0; i < 100; ++i) slices.push_back(cache.acquire(2));
-    for (const stack_slice& slice : slices) {
-      found_stack found;
-      REQUIRE(find_stack(slice.low + 10, found));
-      CHECK(found.slice == slice);
+    for (const unsigned c : {2U, 2U | spread_bit}) {
+      stack_source source;
+      stack_cache cache(source);
+      std::vector<stack_slice> slices;
+      for (int i = 0; i < 100; ++i) slices.push_back(cache.acquire(c));
+      for (const stack_slice& slice : slices) {
+        found_stack found;
+        REQUIRE(find_stack(slice.low + 10, found));
+        CHECK(found.slice == slice);
+      }
+      for (const stack_slice& slice : slices) cache.release(slice, c);
     }
-    for (const stack_slice& slice : slices) cache.release(slice, 2);
+  }
+
+  TEST_CASE("what groups of spread slices leave out is no stack") {
+    constexpr unsigned c = 2U | spread_bit;
+    stack_source source;
+    std::byte* base = nullptr;
+    REQUIRE(source.take(c, &base, 1) == 1);
+    found_stack found;
+    REQUIRE(find_stack(base, found));
+    std::size_t outside = 0;
+    for (std::byte* p = found.arena_low; p != found.arena_high; p += spread_page) {
+      found_stack there;
+      if (!find_stack(p, there)) {
+        ++outside;
+      } else if (p < there.guard_low || p >= there.guard_low + class_bytes(c)) {
+        FAIL("a slice that the address is not in");
+      }
+    }
+    CHECK(outside * spread_page * 32 ==
+          static_cast<std::size_t>(found.arena_high - found.arena_low));
   }
 
   TEST_CASE("other addresses are in no arena") {

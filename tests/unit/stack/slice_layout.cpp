@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 #include <system_error>
+#include <vector>
 
 using namespace tendril::detail;
 
@@ -49,7 +50,7 @@ TEST_SUITE("slice_layout") {
   }
 
   TEST_CASE("sixteen neighbours have sixteen colours within two thousand bytes") {
-    for (unsigned c = 0; c < size_class_count; ++c) {
+    for (unsigned c = 0; class_bytes(c) <= 64 * KiB; ++c) {
       std::set<std::size_t> seen;
       for (std::uintptr_t i = 0; i < colour_count; ++i) {
         const std::uintptr_t base = 128 * MiB + (i << class_shift(c));
@@ -59,6 +60,15 @@ TEST_SUITE("slice_layout") {
       }
       CHECK(seen.size() == colour_count);
       CHECK(*std::max_element(seen.begin(), seen.end()) == 1920);
+    }
+  }
+
+  TEST_CASE("of more than 64 KiB the tops are at most a cache line from the end") {
+    for (unsigned c = size_class_for(65 * KiB, 4 * KiB); c < size_class_count; ++c) {
+      std::set<std::size_t> seen;
+      for (std::uintptr_t i = 0; i < 40; ++i)
+        seen.insert(slice_colour(128 * MiB + (i << class_shift(c)), c));
+      CHECK(seen == std::set<std::size_t>{0, 64});
     }
   }
 
@@ -73,6 +83,83 @@ TEST_SUITE("slice_layout") {
         CHECK(slice_base(slice.low, c) == base);
         CHECK(slice_base(base, c) == base);
       }
+    }
+  }
+}
+
+TEST_SUITE("spread slices") {
+  constexpr std::uintptr_t arena = std::uintptr_t{1} << 40;
+  constexpr std::uintptr_t group_slices = std::uintptr_t{1} << group_shift;
+
+  /// The slices of `groups` groups, by their bases.
+  std::vector<std::byte*> bases_of(unsigned size_class, std::uintptr_t groups) {
+    std::vector<std::byte*> bases;
+    for (std::uintptr_t g = 0; g != groups; ++g) {
+      const std::uintptr_t first = arena + g * group_slices * class_bytes(size_class);
+      for (std::uintptr_t i = 0; i + 1 != group_slices; ++i)
+        bases.push_back(at(first + group_spread(first, size_class) + i * class_bytes(size_class)));
+    }
+    return bases;
+  }
+
+  TEST_CASE("their top pages differ in the lowest bits of their numbers, evenly") {
+    for (unsigned c = spread_bit; c != class_count; ++c) {
+      CAPTURE(c);
+      const std::uintptr_t pages = class_bytes(c) / spread_page;
+      std::vector<unsigned> seen(pages);
+      for (std::byte* base : bases_of(c, pages)) {
+        const stack_slice slice = slice_at(base, c, spread_page);
+        ++seen[(reinterpret_cast<std::uintptr_t>(slice.high) - 1) / spread_page % pages];
+      }
+      CHECK(std::all_of(seen.begin(), seen.end(), [](unsigned n) { return n == 31; }));
+    }
+  }
+
+  TEST_CASE("every byte leads to its slice, none overlaps another or leaves its group") {
+    for (unsigned c = spread_bit; c != class_count; ++c) {
+      CAPTURE(c);
+      const std::uintptr_t pages = class_bytes(c) / spread_page;
+      const std::byte* end = at(arena);
+      bool right = true;
+      for (std::byte* base : bases_of(c, pages)) {
+        const stack_slice slice = slice_at(base, c, spread_page);
+        right = right && base >= end && slice.low == base + spread_page &&
+                slice.high <= base + class_bytes(c) &&
+                slice.high >= base + class_bytes(c) - (colour_count - 1) * colour_step;
+        end = base + class_bytes(c);
+        for (std::byte* p : {base, slice.low, slice.high - 1, base + class_bytes(c) - 1})
+          right = right && slice_base(p, c) == base &&
+                  !between_groups(reinterpret_cast<std::uintptr_t>(p), c);
+      }
+      CHECK(right);
+      CHECK(end <= at(arena + pages * group_slices * class_bytes(c)));
+    }
+  }
+
+  TEST_CASE("what a group leaves out is in no slice") {
+    constexpr unsigned c = spread_bit | 2;
+    constexpr std::uintptr_t group = group_slices * class_bytes(c);
+    for (std::uintptr_t g = 0; g != 16; ++g) {
+      const std::uintptr_t first = arena + g * group;
+      const std::size_t shift = group_spread(first, c);
+      CHECK(shift == g * spread_page);
+      if (shift != 0) {
+        CHECK(between_groups(first, c));
+        CHECK(between_groups(first + shift - 1, c));
+      }
+      CHECK(between_groups(first + shift + 31 * class_bytes(c), c));
+      CHECK(between_groups(first + group - 1, c));
+    }
+    CHECK(!between_groups(arena + group - 1, 2));
+  }
+
+  TEST_CASE("sizes up to 512 KiB have such a class, where pages have 4 KiB") {
+    for (unsigned c = 0; c != size_class_count; ++c) {
+      const unsigned spread = spread_class(c, 4096);
+      CHECK(is_spread(spread) == (class_bytes(c) <= 512 * KiB));
+      CHECK(class_bytes(spread) == class_bytes(c));
+      CHECK(spread < class_count);
+      CHECK(spread_class(c, 16 * KiB) == c);
     }
   }
 }
@@ -95,8 +182,10 @@ TEST_SUITE("stack_choice") {
   TEST_CASE("the default and both ends of the range are accepted") {
     CHECK(first_bytes(choose_stack_class({})) == tendril::default_stack_bytes);
     CHECK(first_bytes(choose_stack_class({.bytes = 0})) == tendril::default_stack_bytes);
-    CHECK(choose_stack_class({.bytes = 1}) == 0);
-    CHECK(choose_stack_class({.bytes = 8 * MiB}) == 9);
+    CHECK(choose_stack_class({.bytes = 1}) == reserved_of(0));
+    CHECK(first_bytes(choose_stack_class({.bytes = 1})) == 16 * KiB);
+    CHECK(choose_stack_class({.bytes = 8 * MiB}) == reserved_of(9));
+    CHECK(first_bytes(choose_stack_class({.bytes = 8 * MiB})) == 8 * MiB);
   }
 
   TEST_CASE("a size out of range is an error that names it") {
@@ -112,6 +201,7 @@ TEST_SUITE("stack_choice") {
       CHECK(choose_stack_class(standard) == small_first);
       CHECK(first_bytes(choose_stack_class(standard)) == 2048);
       CHECK(is_segmented(choose_stack_class(large)));
+      CHECK(!is_spread(size_class_of(choose_stack_class(large))));
       CHECK(first_bytes(choose_stack_class(large)) == 128 * KiB);
       CHECK(error_of({.kind = stack_kind::segmented, .bytes = 2047})
                 .find("stack.bytes = 2047: a first segment may have 2048 to 8388608") == 0);
@@ -133,6 +223,7 @@ TEST_SUITE("stack_choice") {
     const stack_choice large =
         choose_stack_class({.kind = stack_kind::tasklet, .bytes = 100 * KiB});
     CHECK(tendril::detail::is_tasklet(large));
+    CHECK(!is_spread(size_class_of(large)));
     CHECK(first_bytes(large) == 128 * KiB);
     CHECK(error_of({.kind = stack_kind::tasklet, .bytes = 8 * MiB + 1})
               .find("stack.bytes = 8388609: a tasklet may have 1 to 8388608") == 0);
@@ -143,7 +234,7 @@ TEST_SUITE("stack_choice") {
     std::error_code ec;
     CHECK(choose_stack_class({.kind = static_cast<stack_kind>(7)}, ec) == no_stack_class);
     CHECK(ec == tendril::errc::invalid_option);
-    CHECK(choose_stack_class({.bytes = 16 * KiB}, ec) == 0);
+    CHECK(choose_stack_class({.bytes = 16 * KiB}, ec) == reserved_of(0));
     CHECK(!ec);
   }
 }

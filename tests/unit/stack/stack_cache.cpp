@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -20,7 +21,11 @@ using namespace tendril::detail;
 namespace {
 
 constexpr unsigned k64 = 2;  // the class of 64 KiB
+constexpr unsigned spread64 = spread_bit | k64;
 constexpr std::size_t MiB = std::size_t{1} << 20;
+
+/// Whether slices have this class: there are gaps between the two kinds.
+bool exists(unsigned c) { return is_spread(c) || c < size_class_count; }
 
 std::vector<stack_slice> acquire_many(stack_cache& cache, unsigned size_class, std::size_t n) {
   std::vector<stack_slice> slices;
@@ -51,7 +56,8 @@ TEST_SUITE("stack_cache") {
   TEST_CASE("a slice of any class can be written from end to end") {
     stack_source source;
     stack_cache cache(source);
-    for (unsigned c = 0; c < size_class_count; ++c) {
+    for (unsigned c = 0; c < class_count; ++c) {
+      if (!exists(c)) continue;
       const stack_slice slice = cache.acquire(c);
       REQUIRE(slice);
       const auto usable = static_cast<std::size_t>(slice.high - slice.low);
@@ -87,6 +93,29 @@ TEST_SUITE("stack_cache") {
     for (std::size_t i = 1; i < slices.size(); ++i) {
       CHECK(slices[i - 1].high + platform::page_size() <= slices[i].low);
     }
+  }
+
+  TEST_CASE("spread slices are cut to the end of each arena, and used again") {
+    // Two groups each: 62 slices of the 64 there would be room for.
+    stack_source source({.first_arena_bytes = 4 * MiB, .largest_arena_bytes = 4 * MiB});
+    std::set<std::byte*> bases;
+    std::byte* some[62];
+    for (std::size_t arenas = 1; arenas != 4; ++arenas) {
+      REQUIRE(source.take(spread64, some, 62) == 62);
+      for (std::byte* b : some) {
+        CHECK(slice_base(b + 12345, spread64) == b);
+        CHECK(bases.insert(b).second);
+      }
+      CHECK(source.stats().arenas == arenas);
+    }
+    for (auto i = bases.begin(); std::next(i) != bases.end(); ++i)
+      CHECK(*std::next(i) - *i >= static_cast<std::ptrdiff_t>(class_bytes(spread64)));
+    for (std::byte* b : bases) source.give(spread64, &b, 1, stack_source::memory::touched);
+    for (int i = 0; i != 3; ++i) {
+      REQUIRE(source.take(spread64, some, 62) == 62);
+      for (std::byte* b : some) CHECK(bases.erase(b) == 1);
+    }
+    CHECK(source.stats().arenas == 3);
   }
 
   TEST_CASE("a slice that was never used takes no memory") {
@@ -295,10 +324,11 @@ TEST_SUITE("stack_source") {
     stack_source source;
     stack_cache cache(source);
     platform::fail_reservations(0, 1000);
-    for (unsigned c = 0; c < size_class_count; ++c) CHECK(!cache.acquire(c));
+    for (unsigned c = 0; c < class_count; ++c) CHECK((!exists(c) || !cache.acquire(c)));
     platform::fail_reservations(0, 0);
     CHECK(source.stats().arenas == 0);
-    for (unsigned c = 0; c < size_class_count; ++c) {
+    for (unsigned c = 0; c < class_count; ++c) {
+      if (!exists(c)) continue;
       const stack_slice slice = cache.acquire(c);
       CHECK(slice);
       cache.release(slice, c);
