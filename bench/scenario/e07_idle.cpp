@@ -184,7 +184,7 @@ measured measure(const std::string& stack, unsigned total, std::chrono::seconds 
 
 void run(context& ctx) {
   const unsigned total = ctx.pick(20'000u, 100'000u);
-  const std::chrono::seconds length(ctx.pick(2, 5));
+  const std::chrono::seconds length(ctx.pick(1, 5));
   std::printf("  %u connections idle, %u active for %d s; %zu slots for tasklets\n", total,
               active_connections, static_cast<int>(length.count()), slots);
   table out({"variant", "processes", "bytes each", "page tables", "with them", "reserved / this",

@@ -39,6 +39,7 @@
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 namespace bench {
 namespace {
@@ -243,10 +244,11 @@ void report_intercepted(context& ctx, const servers& all, const parameters& para
 }
 
 /// "Requests/sec: 123.45" of wrk, for one server while the others idle.
-double wrk_rate(std::uint16_t port, int core, unsigned connections) {
-  const std::string text = output_of({"wrk", "-t1", "-c" + std::to_string(connections), "-d2s",
-                                      "http://127.0.0.1:" + std::to_string(port) + "/plaintext"},
-                                     core);
+double wrk_rate(std::uint16_t port, int core, unsigned connections, unsigned seconds) {
+  const std::string text = output_of(
+      {"wrk", "-t1", "-c" + std::to_string(connections), "-d" + std::to_string(seconds) + "s",
+       "http://127.0.0.1:" + std::to_string(port) + "/plaintext"},
+      core);
   const std::string key = "Requests/sec:";
   const auto at = text.find(key);
   return at == std::string::npos ? std::nan("")
@@ -255,11 +257,12 @@ double wrk_rate(std::uint16_t port, int core, unsigned connections) {
 
 void compare_with_wrk(context& ctx, const servers& all, int core, const configuration& c) {
   const unsigned rounds = ctx.pick(2u, 5u);
+  const unsigned seconds = ctx.pick(1u, 2u);
   std::vector<std::vector<double>> rates(all.size());
   for (unsigned round = 0; round < rounds; ++round)
     for (std::size_t i = 0; i < all.size(); ++i)
       if (all[i]->variant == "callbacks" || all[i]->variant.rfind("fiber", 0) == 0)
-        rates[i].push_back(wrk_rate(all[i]->port, core, c.connections));
+        rates[i].push_back(wrk_rate(all[i]->port, core, c.connections, seconds));
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (rates[i].empty()) continue;
     // The best: other load only ever slows it, and wrk does not tell when there was some.
@@ -269,9 +272,12 @@ void compare_with_wrk(context& ctx, const servers& all, int core, const configur
       return;
     }
     ctx.add(all[i]->variant, "wrk_requests_per_second", rate, "1/s",
-            {{"connections", c.connections}, {"pipeline", 1}, {"seconds", 2}, {"best_of", rounds}});
-    std::printf("  wrk -t1 -c%u -d2s (best of %u): %s %s requests/s\n", c.connections, rounds,
-                all[i]->variant.c_str(), fixed(rate, 0).c_str());
+            {{"connections", c.connections},
+             {"pipeline", 1},
+             {"seconds", seconds},
+             {"best_of", rounds}});
+    std::printf("  wrk -t1 -c%u -d%us (best of %u): %s %s requests/s\n", c.connections, seconds,
+                rounds, all[i]->variant.c_str(), fixed(rate, 0).c_str());
   }
 }
 
@@ -349,12 +355,14 @@ void run(context& ctx) {
                    std::chrono::seconds(ctx.pick(10, 60)));
   std::vector<std::string> variants{"callbacks", "epoll", "thread", "task", "async1"};
   for (const std::string& stack : stack_variants()) variants.push_back("fiber/" + stack);
-  for (const configuration c :
-       {configuration{64, 1}, configuration{64, 16}, configuration{1000, 1}}) {
+  // The first is what other figures are compared with; of the others a few cycles more than `enough` have to do.
+  const std::pair<configuration, int> plan[] = {
+      {{64, 1}, ctx.pick(12, 120)}, {{64, 16}, ctx.pick(7, 120)}, {{1000, 1}, ctx.pick(8, 120)}};
+  for (const auto& [c, seconds] : plan) {
     auto these = variants;
     if (*TENDRIL_BENCH_FRONT != '\0' && c.pipeline == 1 && c.connections == 64)
       these.push_back(intercepted);
-    measure(ctx, these, c, std::chrono::seconds(ctx.pick(15, 120)));
+    measure(ctx, these, c, std::chrono::seconds(seconds));
   }
 }
 

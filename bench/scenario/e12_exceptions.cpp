@@ -257,7 +257,7 @@ std::vector<turn> turns_of(int window_ms, bool density) {
 
 void run_exceptions(context& ctx) {
   const unsigned runs = ctx.pick(5u, 16u);  // of three, ratios move by 3 %
-  const int window_ms = ctx.pick(8, 250);
+  const int window_ms = ctx.pick(6, 250);
   const int core = usable_cores().front();
   const parameters params{{"runs", runs}, {"window_ms", window_ms}, {"core", core}};
   std::printf("  %s; %s; figures are iterations in 250 ms of CPU\n", to_text(params).c_str(),

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// I1: unmodified client libraries, with a fiber for each connection or a thread for each. The same program, linked
-// with tendril::intercept; the same code in both variants (i1_client_load.cpp): libpq and hiredis as their manuals
-// show them. Fibers have one worker; threads have all cores. The servers are Debian's, on the loopback interface, and
-// share the machine, so rates are those of client and server together. Memory is the resident set, of
-// which ten megabytes are the program and its libraries in both; what it grows by with each client, "each"; and, as
-// "with the kernel's", all with page tables and the threads' kernel stacks.
+// I1: unmodified client libraries, with a fiber for each connection or a thread for each. For each library a program
+// that is linked with it alone and with tendril::intercept, as a user's is (i1_hiredis.cpp, i1_libpq.cpp); in both
+// variants the same program and the same code, as the library's manual shows it (i1_client_load.hpp). Fibers have one
+// worker; threads have all cores. The servers are Debian's, on the loopback interface, and share the machine, so rates
+// are those of client and server together. The variants take turns; who waits keeps its connections. Memory
+// is the resident set, of which five megabytes are the program and its libraries in both, ten with libpq's; what it
+// grows by with each client, "each"; and, as "with the kernel's", all with page tables and the threads' kernel
+// stacks.
 //
 // Does not show: servers on other machines, where the client's share of the time is all of it.
 
@@ -36,15 +38,13 @@ struct library {
 
 std::map<std::string, double> compare(const library& l, long rounds, long ms) {
   const std::string program = std::filesystem::read_symlink("/proc/self/exe")
-                                  .replace_filename("tendril-experiments-clients")
+                                  .replace_filename(std::string("tendril-experiments-") + l.name)
                                   .string();
   const std::vector<std::string> command{"python3",
                                          TENDRIL_BENCH_SERVERS,
                                          l.server,
                                          program,
                                          "compare-clients",
-                                         "--library",
-                                         l.name,
                                          "--clients",
                                          std::to_string(l.clients),
                                          "--rounds",
@@ -66,7 +66,7 @@ std::map<std::string, double> compare(const library& l, long rounds, long ms) {
 
 void run(context& ctx) {
   const long rounds = ctx.pick(3L, 9L);
-  const long ms = ctx.pick(1000L, 5000L);
+  const long ms = ctx.pick(700L, 5000L);
   const library libraries[] = {
       {"hiredis", "redis", "commands_per_second", "commands_ratio_to_threads", 1000},
       {"libpq", "postgres", "queries_per_second", "queries_ratio_to_threads", 1000},

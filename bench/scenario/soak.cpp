@@ -24,11 +24,11 @@ namespace {
 
 constexpr unsigned idle_connections = 9000;
 constexpr unsigned active_connections = 1000;
-constexpr double settling_seconds = 3;
+double settling_seconds(const context& ctx) { return ctx.pick(2.0, 3.0); }
 
 void soak(context& ctx, const std::string& stack, table& out) {
   using namespace std::chrono_literals;
-  const double seconds = ctx.pick(6.0, 60.0);
+  const double seconds = ctx.pick(4.0, 60.0);
   const auto& cores = usable_cores();
   want_descriptors(idle_connections + active_connections + 64);
   arguments args = fiber_arguments(stack);
@@ -47,7 +47,7 @@ void soak(context& ctx, const std::string& stack, table& out) {
     requests += s.in_all;
     driven += s.seconds_in_all;
     last = server.resident_bytes();
-    if (settled == 0 && driven >= settling_seconds) settled = last;
+    if (settled == 0 && driven >= settling_seconds(ctx)) settled = last;
   }
   idle.drive(1ms, latencies);  // those that were idle all the time still answer
   const double growth = static_cast<double>(last) - static_cast<double>(settled);
@@ -67,7 +67,7 @@ void soak(context& ctx, const std::string& stack, table& out) {
 void run(context& ctx) {
   std::printf(
       "  10,000 connections open, 1,000 of them active; growth of memory since second %.0f\n",
-      settling_seconds);
+      settling_seconds(ctx));
   table out(
       {"variant", "seconds", "requests", "requests/s", "p99 us", "resident KiB", "growth KiB"});
   for (const std::string& stack : stack_variants())
