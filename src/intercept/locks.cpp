@@ -34,8 +34,10 @@ using platform::mutex_kind;
 /// When who is in line looks again, see invariant 2 of the parking lot. In the bucket's lock, before enlisting.
 class second_look {
  public:
-  time_point limit(lot_bucket& b, const void* key, time_point deadline) noexcept {
-    if (!parking_lot::is_silent(key) || b.has_line(key)) return deadline;
+  /// in_front: will be first in line, not last.
+  time_point limit(lot_bucket& b, const void* key, bool in_front, time_point deadline) noexcept {
+    const bool first = in_front || !b.has_line(key);
+    if (!parking_lot::is_silent(key) || !first) return deadline;
     const time_point then = clock::now() + patience_;
     patience_ = std::min(2 * patience_, most);
     return std::min(then, deadline);
@@ -80,7 +82,7 @@ int wait_in_line(const void* key, int busy, bool shared, const clock_deadline& d
   for (bool again = false;; again = true) {
     lot_bucket& b = parking_lot::bucket_of(key);
     b.lock.lock();
-    const time_point until = looks.limit(b, key, deadline.for_wait());
+    const time_point until = looks.limit(b, key, again, deadline.for_wait());
     wait_node& n = b.enlist(key, again, shared);
     if (const int result = try_it(); result != busy) {
       b.delist(n);
@@ -135,7 +137,7 @@ int lock_owned(pthread_mutex_t* m, const clock_deadline* deadline) {
       break;
     }
     const time_point until =
-        deadline != nullptr ? looks.limit(b, m, deadline->for_wait()) : no_deadline;
+        deadline != nullptr ? looks.limit(b, m, again, deadline->for_wait()) : no_deadline;
     wait_node* const n = deadline != nullptr ? &b.enlist(m, again) : nullptr;
     // For libc another fiber of this thread would be the owner once more.
     result = b.owner_of(m) == nullptr ? real().pthread_mutex_trylock(m) : EBUSY;

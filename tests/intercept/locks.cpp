@@ -377,6 +377,34 @@ TEST_SUITE("locks") {
     }
   }
 
+  // The release is told to nobody, and the first of two fibers has been in line, and looked in vain, before.
+  TEST_CASE("a thread that waits for a condition lets go of a mutex that fibers are in line for") {
+    runtime rt({.workers = 1, .on_blocked_worker = [](std::string_view) {}});
+    const watchdog dog("a silent release", &rt);
+    std::mutex m;
+    std::condition_variable c;
+    std::unique_lock hold(m);
+    c.wait_for(hold, 0ns);  // from now on fibers know that m is released like that
+    int through = 0;
+    std::vector<fiber> fibers;
+    for (int f = 0; f != 2; ++f)
+      fibers.push_back(rt.run([&] {
+        return fiber([&] {
+          const std::scoped_lock here(m);
+          ++through;
+          c.notify_one();
+        });
+      }));
+    // One fiber stands in line, then the other, then one has looked again.
+    const auto parks = [&] { return rt.stats().switches; };
+    const auto begin = parks();
+    while (parks() < begin + 10) std::this_thread::sleep_for(1ms);
+    c.wait(hold, [&] { return through == 2; });
+    hold.unlock();
+    for (fiber& f : fibers) f.join();
+    CHECK(through == 2);
+  }
+
   TEST_CASE("fibers and threads wait without a limit for each other's signals") {
     for (const unsigned workers : {1U, 2U}) {
       CAPTURE(workers);
