@@ -53,7 +53,7 @@ set(below_intercept "${below_io}|intercept")
 
 foreach(folder IN ITEMS include src platform tests bench examples)
   file(GLOB_RECURSE files RELATIVE "${root}" "${root}/${folder}/*.hpp" "${root}/${folder}/*.h"
-    "${root}/${folder}/*.cpp" "${root}/${folder}/*.c" "${root}/${folder}/*.S")
+    "${root}/${folder}/*.cpp" "${root}/${folder}/*.c" "${root}/${folder}/*.S" "${root}/${folder}/*.def")
   foreach(path IN LISTS files)
     file(READ "${root}/${path}" text LIMIT 400)
     if(NOT text MATCHES "SPDX-License-Identifier: Apache-2.0")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# Reads platform/intercept_symbols.def: for the table in docs/interception.md and for check_binary.py.
+# Reads platform/intercept_symbols.def and its parts: for the table in docs/interception.md and for check_binary.py.
 """The symbols that tendril::intercept defines."""
 
 import os
 import re
 
-DEFINITIONS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "platform",
-                           "intercept_symbols.def")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEFINITIONS = os.path.join(ROOT, "platform", "intercept_symbols.def")
 
 
 class Malformed(Exception):
@@ -53,24 +53,30 @@ def _fields(text, at):
     raise Malformed("a macro without an end")
 
 
-def _text(field):
+def _string(field):
     """A string literal, or several that follow each other."""
     parts = re.findall(r'"((?:[^"\\]|\\.)*)"', field)
     return "".join(parts).replace('\\"', '"')
 
 
-def read(path=DEFINITIONS):
-    """The entries in the order of the file."""
+def _parts(path):
+    """The files that the list consists of, in the order in which a compiler reads them."""
+    with open(path, encoding="utf-8") as file:
+        included = re.findall(r'^#include "(.*)"$', file.read(), re.MULTILINE)
+    if not included:
+        raise Malformed(f"{path}: includes no lists")
+    return [os.path.join(ROOT, name) for name in included]
+
+
+_LINE = re.compile(r"^// ---- (?P<section>.*)$|^(?P<macro>TENDRIL_INTERCEPT(?:_ALIAS)?)\(", re.MULTILINE)
+
+
+def _read_part(path, by_name):
+    """The entries of one file, put into by_name; aliases go to what they stand for."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    entries, by_name, section = [], {}, ""
-    pattern = re.compile(r"^// ---- (?P<section>.*)$|^(?P<macro>TENDRIL_INTERCEPT(?:_ALIAS)?)\(",
-                         re.MULTILINE)
-    at = 0
-    while True:
-        found = pattern.search(text, at)
-        if not found:
-            break
+    entries, section, at = [], None, 0
+    while found := _LINE.search(text, at):
         at = found.end()
         if found["section"] is not None:
             section = found["section"].strip()
@@ -83,8 +89,10 @@ def read(path=DEFINITIONS):
             continue
         if len(fields) != 8:
             raise Malformed(f"{path}: {len(fields)} fields instead of 8: {fields}")
-        fields[6:] = [_text(f) for f in fields[6:]]
+        fields[6:] = [_string(f) for f in fields[6:]]
         entry = Entry(section, fields)
+        if section is None:
+            raise Malformed(f"{path}: {entry.name} is in no section")
         if entry.name in by_name:
             raise Malformed(f"{path}: {entry.name} twice")
         by_name[entry.name] = entry
@@ -92,6 +100,12 @@ def read(path=DEFINITIONS):
     if not entries:
         raise Malformed(f"{path}: no symbols")
     return entries
+
+
+def read(path=DEFINITIONS):
+    """The entries in the order of the list."""
+    by_name = {}
+    return [entry for part in _parts(path) for entry in _read_part(part, by_name)]
 
 
 def covered(path=DEFINITIONS):

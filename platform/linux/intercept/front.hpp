@@ -6,7 +6,7 @@
 //                                          '------on a fiber-->  hooks->read() in the runtime
 //
 // To add a symbol:
-//   1. a line in platform/intercept_symbols.def;
+//   1. an entry in one of the lists that platform/intercept_symbols.def includes;
 //   2. for kinds parks, disk, pool, aside, opens, always and creates nothing here: wrappers.cpp makes the wrapper. For own and
 //      alone the wrapper: a definition of front_<name> in a file of this folder,
 //          extern "C" int front_fcntl(int fd, int command, ...) { ... }
