@@ -2,6 +2,7 @@
 //
 // Futexes by syscall(): each operation's results and errors. On one worker that no other thread may replace a wait that
 // blocks hangs.
+#include "intercept/deadline.hpp"
 #include "intercept/waiting.hpp"
 
 #include <tendril/cancelable_calls.hpp>
@@ -22,8 +23,10 @@
 
 using namespace tendril;
 using namespace std::chrono_literals;
+using test::after;
 using test::intercepted;
 using test::said;
+using test::until_asleep;
 using test::watchdog;
 
 namespace {
@@ -42,15 +45,6 @@ long kernels_futex(word* w, int operation, std::uint32_t value) {
 }
 /// The fourth argument as a number.
 const timespec* number(long n) { return reinterpret_cast<const timespec*>(n); }
-
-timespec now_and(clockid_t which, std::chrono::nanoseconds d) {
-  timespec t{};
-  clock_gettime(which, &t);
-  const auto ns = t.tv_nsec + d.count();
-  t.tv_sec += ns / 1'000'000'000;
-  t.tv_nsec = ns % 1'000'000'000;
-  return t;
-}
 
 /// Words that are in no stack: other fibers use them.
 struct words {
@@ -92,23 +86,6 @@ class waiters {
   int begun_ = 0, woken_ = 0, ended_ = 0;
   std::vector<fiber> fibers_;
 };
-
-/// Until the thread that has written its number there sleeps in the kernel.
-void until_asleep(const std::atomic<pid_t>& thread) {
-  for (;;) {
-    const pid_t id = thread.load();
-    char path[64], text[256] = {};
-    std::snprintf(path, sizeof path, "/proc/self/task/%d/stat", id);
-    std::FILE* const f = id != 0 ? std::fopen(path, "r") : nullptr;
-    if (f != nullptr) {
-      const bool read = std::fgets(text, sizeof text, f) != nullptr;
-      std::fclose(f);
-      const char* const end = read ? std::strrchr(text, ')') : nullptr;
-      if (end != nullptr && end[2] == 'S') return;
-    }
-    std::this_thread::yield();
-  }
-}
 
 }  // namespace
 
@@ -156,11 +133,11 @@ TEST_SUITE("futex") {
           say(futex(&w.first, FUTEX_WAIT | as_private, 0, &short_time));
           const bool waited = std::chrono::steady_clock::now() - begun >= 2ms;
           say(futex(&w.first, FUTEX_WAIT, 0, &none));
-          const timespec steady = now_and(CLOCK_MONOTONIC, 2ms);
+          const timespec steady = after(CLOCK_MONOTONIC, 2ms);
           say(futex(&w.first, FUTEX_WAIT_BITSET | as_private, 0, &steady, nullptr, ~0U));
           const timespec past{1, 0};
           say(futex(&w.first, FUTEX_WAIT_BITSET | as_private, 0, &past, nullptr, ~0U));
-          const timespec real = now_and(CLOCK_REALTIME, 2ms);
+          const timespec real = after(CLOCK_REALTIME, 2ms);
           say(futex(&w.first, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, &real, nullptr, 1));
           return seen + (waited ? "waited" : "too short");
         },

@@ -2,6 +2,7 @@
 //
 // Barriers, the ends of threads, and C11's names for locks. On one worker that no other thread may replace: whatever
 // blocked it would hang.
+#include "intercept/deadline.hpp"
 #include "intercept/intercepted.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
@@ -21,13 +22,7 @@ namespace {
 
 std::string name_of(int error) { return error == 0 ? "0" : std::strerror(error); }
 
-timespec soon(clockid_t which) {
-  timespec t{};
-  clock_gettime(which, &t);
-  t.tv_nsec += 2'000'000;
-  if (t.tv_nsec >= 1'000'000'000) ++t.tv_sec, t.tv_nsec -= 1'000'000'000;
-  return t;
-}
+timespec soon(clockid_t which) { return test::after(which, std::chrono::milliseconds(2)); }
 
 /// A thread that ends when it is told to, with an address of its own as its result.
 class told_thread {

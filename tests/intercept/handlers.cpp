@@ -3,7 +3,8 @@
 // Calls in handlers of signals that interrupt a fiber. On the thread's stack for signals they are libc's: the thread
 // waits, and no other fiber runs on it, since the next signal would be handled at the same place. On the fiber's own
 // stack they are the fiber's calls.
-#include "intercept/intercepted.hpp"
+#include "intercept/handling.hpp"
+#include "intercept/waiting.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
 
@@ -14,12 +15,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <thread>
 #include <vector>
 
 using namespace tendril;
+using test::handler_of;
 using test::intercepted;
 
 #if !TENDRIL_TSAN  // which calls handlers when it likes, on another stack
@@ -39,34 +40,6 @@ void read_one(int) {
   errno = before;
 }
 
-class handler_of_usr1 {
- public:
-  explicit handler_of_usr1(int flags) {
-    struct sigaction action {};
-    action.sa_handler = &read_one;
-    action.sa_flags = flags;
-    sigaction(SIGUSR1, &action, &before_);
-  }
-  ~handler_of_usr1() { sigaction(SIGUSR1, &before_, nullptr); }
-  handler_of_usr1(const handler_of_usr1&) = delete;
-  handler_of_usr1& operator=(const handler_of_usr1&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
-
-/// Whether the thread sleeps in the kernel.
-bool sleeps(pid_t thread) {
-  char name[64];
-  std::snprintf(name, sizeof name, "/proc/self/task/%d/stat", thread);
-  char text[128] = {};
-  const int fd = open(name, O_RDONLY);
-  if (fd >= 0 && read(fd, text, sizeof text - 1) < 0) text[0] = 0;
-  close(fd);
-  const char* const end = std::strrchr(text, ')');
-  return end != nullptr && end[1] == ' ' && end[2] == 'S';
-}
-
 /// A fiber is interrupted by the handler, which has nothing to read until it, or the scheduler, sleeps. Another
 /// fiber is ready to run meanwhile.
 std::string interrupted() {
@@ -76,7 +49,7 @@ std::string interrupted() {
   got = 0;
   overtaken = false;
   std::thread writer([&] {
-    while (handling == 0 || !sleeps(handling)) std::this_thread::yield();
+    test::until_asleep(handling);
     test::write_text(through.in(), "x");
   });
   fiber other([] { overtaken = got == 0; });
@@ -100,29 +73,13 @@ void post_one(int) {
   errno = before;
 }
 
-class posting_handler {
- public:
-  posting_handler() {
-    struct sigaction action {};
-    action.sa_handler = &post_one;
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGUSR1, &action, &before_);
-  }
-  ~posting_handler() { sigaction(SIGUSR1, &before_, nullptr); }
-  posting_handler(const posting_handler&) = delete;
-  posting_handler& operator=(const posting_handler&) = delete;
-
- private:
-  struct sigaction before_ {};
-};
-
 }  // namespace
 
 TEST_SUITE("handlers") {
   // A handler that posts interrupts a worker and a thread in the middle of posting the same semaphore, while fibers wait for it:
   // in the lock of their line it would wait for ever. In the end nobody posts but the handler.
   TEST_CASE("posting a semaphore from a handler, whatever it interrupts") {
-    const posting_handler installed;
+    const handler_of installed(SIGUSR1, SA_RESTART, &post_one);
     constexpr int signals = 400;
     constexpr int waiters = 4;
     for (const unsigned workers : {1U, 2U}) {
@@ -176,12 +133,12 @@ TEST_SUITE("handlers") {
   }
 
   TEST_CASE("on the stack for signals the thread waits") {
-    const handler_of_usr1 installed(SA_ONSTACK);
+    const handler_of installed(SIGUSR1, SA_ONSTACK, &read_one);
     intercepted([] { return interrupted(); }, "read");
   }
 
   TEST_CASE("on its own stack the fiber parks") {
-    const handler_of_usr1 installed(0);
+    const handler_of installed(SIGUSR1, 0, &read_one);
     intercepted([] { return interrupted(); }, "read, overtaken");
   }
 }

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Handlers of signals that count.
+// Handlers of signals that count, and signals for them.
 #pragma once
 
+#include <tendril/fiber.hpp>
+
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <functional>
+#include <string>
 
 namespace tendril::test {
 
@@ -39,5 +45,22 @@ class handler_of {
   int signal_;
   struct sigaction before_ {};
 };
+
+/// On a fiber: makes the call. From when it has parked until it has returned there are signals to the process, for the kernel
+/// may give one to a thread that is none of the runtime's.
+inline std::string signalled_till_it_returns(const std::function<std::string()>& call) {
+  static std::atomic<bool> returned;
+  returned = false;
+  fiber sender([] {
+    while (!returned) {
+      kill(getpid(), SIGUSR1);
+      this_fiber::sleep_for(std::chrono::milliseconds(3));
+    }
+  });
+  std::string seen = call();
+  returned = true;
+  sender.join();
+  return seen;
+}
 
 }  // namespace tendril::test

@@ -187,19 +187,7 @@ TEST_SUITE("installing") {
       runtime* const mine =
           new runtime({.workers = 1, .max_spare_threads = 0});  // its parent's is not to be touched
       const std::string seen = mine->run([] {
-        static std::atomic<bool> returned;
-        returned = false;
-        fiber sender([] {
-          while (!returned) {
-            kill(getpid(), SIGUSR1);
-            const timespec some{0, 3'000'000};
-            nanosleep(&some, nullptr);
-          }
-        });
-        std::string text = test::read_text(through.out());
-        returned = true;
-        sender.join();
-        return text;
+        return test::signalled_till_it_returns([] { return test::read_text(through.out()); });
       });
       _exit(seen == "Interrupted system call" ? 7 : 2);
     }

@@ -100,30 +100,13 @@ void check_restarted(const std::function<std::string()>& call, const std::functi
       goes_on + ", handled 1");
 }
 
-std::atomic<bool> returned{false};
-
-/// A call on the fiber that runtime::run() runs, and signals to the process from when it has parked. The kernel may
-/// give one to a thread that is none of ours.
+/// A call on the fiber that runtime::run() runs, and signals to the process.
 std::string on_first_fiber(const std::function<std::string()>& call) {
   handled = 0;
   // No thread takes the worker over: the sender runs when the first fiber has parked.
   runtime rt({.workers = 1, .max_spare_threads = 0});
   const test::watchdog dog("a call of the first fiber", &rt);
-  std::string seen = rt.run([&call] {
-    returned = false;
-    fiber sender([] {
-      while (!returned) {
-        kill(getpid(), SIGUSR1);
-        const timespec some{0, 3'000'000};
-        nanosleep(&some, nullptr);
-      }
-    });
-    const std::string result = call();
-    returned = true;
-    sender.join();
-    return result;
-  });
-  return seen;
+  return rt.run([&call] { return test::signalled_till_it_returns(call); });
 }
 
 /// Calls that are interrupted even by a handler with SA_RESTART.

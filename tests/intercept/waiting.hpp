@@ -12,10 +12,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <string>
+#include <thread>
 
 namespace tendril::test {
 
@@ -36,6 +39,21 @@ namespace tendril::test {
   one.join();
   two.join();
   return first;
+}
+
+/// Until the thread whose number is there, or will be, sleeps in the kernel.
+inline void until_asleep(const std::atomic<pid_t>& thread) {
+  for (;; std::this_thread::yield()) {
+    const pid_t id = thread;
+    const std::string path = "/proc/self/task/" + std::to_string(id) + "/stat";
+    std::FILE* const f = id != 0 ? std::fopen(path.c_str(), "r") : nullptr;
+    if (f == nullptr) continue;
+    char text[256] = {};
+    const char* const name_end =
+        std::fgets(text, sizeof text, f) != nullptr ? std::strrchr(text, ')') : nullptr;
+    std::fclose(f);
+    if (name_end != nullptr && name_end[2] == 'S') return;
+  }
 }
 
 /// How many calls of the symbol were made on another thread meanwhile.
