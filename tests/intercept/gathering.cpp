@@ -3,7 +3,7 @@
 // Barriers, the ends of threads, and C11's names for locks. On one worker that no other thread may replace: whatever
 // blocked it would hang.
 #include "intercept/deadline.hpp"
-#include "intercept/intercepted.hpp"
+#include "intercept/waiting.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
 
@@ -126,11 +126,12 @@ TEST_SUITE("c11") {
           std::string seen;
           mtx_t m;
           mtx_init(&m, mtx_timed);
-          bool held = false;
+          bool held = false, tried = false;
           fiber holds([&] {
             mtx_lock(&m);
             held = true;
-            usleep(3'000);
+            while (!tried) this_fiber::yield();
+            test::until_in_line(1);
             seen += "held ";
             mtx_unlock(&m);
           });
@@ -138,9 +139,8 @@ TEST_SUITE("c11") {
             while (!held) this_fiber::yield();
             seen += mtx_trylock(&m) == thrd_busy ? "busy " : "? ";
             const timespec at = soon(CLOCK_REALTIME);
-            const int timed = mtx_timedlock(&m, &at);
-            if (timed == thrd_success) mtx_unlock(&m);
-            else if (timed != thrd_timedout) seen += "? ";
+            seen += mtx_timedlock(&m, &at) == thrd_timedout ? "timed out " : "? ";
+            tried = true;
             seen += mtx_lock(&m) == thrd_success ? "locked" : "?";
             mtx_unlock(&m);
           });
@@ -149,7 +149,7 @@ TEST_SUITE("c11") {
           mtx_destroy(&m);
           return seen;
         },
-        "busy held locked");
+        "busy timed out held locked");
   }
 
   TEST_CASE("conditions, once, sleeping") {

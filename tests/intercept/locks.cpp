@@ -49,7 +49,7 @@ TEST_SUITE("rwlocks") {
             all.emplace_back([&] {
               pthread_rwlock_rdlock(&l);
               most = std::max(most, ++readers);
-              usleep(2000);
+              while (most != 3) this_fiber::yield();
               --readers;
               pthread_rwlock_unlock(&l);
             });

@@ -3,6 +3,7 @@
 // libc's mutexes and condition variables on fibers. Runtimes of one worker that no other thread may replace hang where
 // a lock blocks; those of several show exclusion, with native threads beside the fibers.
 #include "intercept/locking.hpp"
+#include "intercept/waiting.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
 #include <tendril/semaphore.hpp>
@@ -220,20 +221,25 @@ TEST_SUITE("mutexes") {
     const watchdog dog("given away", &rt);
     int strayed = 0;
     run_on_own_stack(rt, [&] {
-      // A robust mutex, held by a fiber that waits.
+      // A robust mutex, held by a thread until the fiber waits for it.
       pthread_mutexattr_t a;
       pthread_mutexattr_init(&a);
       pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
       pthread_mutex_t robust;
       pthread_mutex_init(&robust, &a);
       pthread_mutexattr_destroy(&a);
+      std::atomic<bool> held{false};
+      std::atomic<pid_t> waiting{0};
       std::thread holder([&] {
         pthread_mutex_lock(&robust);
-        usleep(5000);
+        held = true;
+        test::until_asleep(waiting);
         pthread_mutex_unlock(&robust);
       });
+      while (!held) std::this_thread::yield();
       fiber locks([&] {
         const long before = thread_number();
+        waiting = static_cast<pid_t>(before);
         pthread_mutex_lock(&robust);
         pthread_mutex_unlock(&robust);
         if (thread_number() != before) ++strayed;

@@ -133,17 +133,26 @@ TEST_SUITE("polling") {
         [] {
           test::pipe_pair through, other;
           std::string seen;
+          bool polls = false;  // to another fiber: is parked there
           fiber poller([&] {
             pollfd set[] = {{through.out(), POLLIN, 0}, {other.out(), POLLIN, 0}};
-            while (poll(set, 2, -1) >= 1 && (set[1].revents & POLLIN) == 0) this_fiber::yield();
+            const auto told = [&] {
+              polls = true;
+              const int n = poll(set, 2, -1);
+              polls = false;
+              return n;
+            };
+            while (told() >= 1 && (set[1].revents & POLLIN) == 0) this_fiber::yield();
           });
           fiber reader([&] {
             for (std::string got; (got = test::read_text(through.out(), 1)) != "."; seen += got) {
             }
           });
+          std::string sent;
           for (const char* text : {"a", "b", "c", "d", "."}) {
+            while (seen != sent || !polls) this_fiber::yield();
             test::write_text(through.in(), text);
-            this_fiber::sleep_for(std::chrono::milliseconds(1));
+            sent += text;
           }
           reader.join();
           test::write_text(other.in(), "x");

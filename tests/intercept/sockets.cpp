@@ -355,11 +355,12 @@ TEST_SUITE("sockets") {
                     seen += "?";
                 };
                 send_two();
-                this_fiber::sleep_for(std::chrono::milliseconds(2));
+                test::until_waited_for(ends.here(), detail::direction::read);
                 send(ends.there(), "three", 5, 0);
-                this_fiber::sleep_for(std::chrono::milliseconds(2));
+                while (seen.empty()) this_fiber::yield();
+                test::until_waited_for(ends.here(), detail::direction::read);
                 send(ends.there(), "four", 4, 0);
-                this_fiber::sleep_for(std::chrono::milliseconds(5));
+                this_fiber::sleep_for(std::chrono::milliseconds(5));  // its time is over
                 send(ends.there(), "five", 4, 0);
               });
           return seen;

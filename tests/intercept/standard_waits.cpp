@@ -2,7 +2,7 @@
 //
 // What C++20's library waits by: atomics, latches, barriers, counting semaphores, guards of local statics. They come to
 // the kernel by syscall().
-#include "intercept/intercepted.hpp"
+#include "intercept/waiting.hpp"
 #include "support/stress.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
@@ -72,10 +72,11 @@ TEST_SUITE("standard_waits") {
             large->wait(0);
             seen += std::to_string(large->load());
           });
-          usleep(3000);
+          test::until_in_line(1);
           number->store(7);
           number->notify_one();
-          usleep(3000);
+          while (seen.empty()) this_fiber::yield();
+          test::until_in_line(1);
           large->store(8);
           large->notify_all();
           waits.join();
@@ -133,7 +134,7 @@ TEST_SUITE("standard_waits") {
             s->acquire();
             seen += ", acquired";
           });
-          usleep(3000);
+          test::until_in_line(2);
           s->release(2);
           acquires.join();
           waits.join();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "intercept/intercepted.hpp"
+#include "intercept/parking_lot.hpp"
 
 #include <tendril/intercept.hpp>
 
@@ -39,6 +40,11 @@ namespace tendril::test {
   one.join();
   two.join();
   return first;
+}
+
+/// On a fiber: lets others run until that many of them are in a line for libc's locks or for futexes.
+inline void until_in_line(unsigned fibers) {
+  while (detail::parking_lot::users() < fibers) this_fiber::yield();
 }
 
 /// Until the thread whose number is there, or will be, sleeps in the kernel.

@@ -69,12 +69,15 @@ TEST_SUITE("shared_future") {
     with_workers([](tendril::runtime&) {
       tendril::promise<int> p;
       const auto s = p.get_future().share();
-      std::atomic<int> sum = 0;
+      std::atomic<int> begun = 0, sum = 0;
       tendril::fiber setter([&] {
-        tendril::this_fiber::sleep_for(1ms);
+        while (begun != 103) tendril::this_fiber::yield();
         p.set_value(2);
       });
-      on_everyone(100, 3, [&, s](int) { sum += s.get(); });
+      on_everyone(100, 3, [&, s](int) {
+        ++begun;
+        sum += s.get();
+      });
       setter.join();
       CHECK(sum == 206);
     });
