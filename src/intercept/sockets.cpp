@@ -152,9 +152,10 @@ long connect_parked(file_use& use, int fd, const sockaddr* peer, socklen_t lengt
     // A Unix socket whose listener's queue is full; no event tells when it no longer is.
     if (clock::now() >= deadline) return -EAGAIN;
     const interruptible_call call(breaks);
-    const std::error_code ec = use.entry->pause(
-        use.generation, direction::write, std::min(clock::now() + backoff, deadline),
-        "connect (queue full)", true, calls_cancelable(), call.call());
+    const std::error_code ec =
+        use.entry->pause(use.generation, direction::write,
+                         foreign_wait(std::min(clock::now() + backoff, deadline),
+                                      "connect (queue full)", call.call()));
     if (ec == std::errc::interrupted) return -EINTR;
     if (ec == std::errc::operation_canceled) return -ECANCELED;
     if (ec == std::errc::timed_out) return -ETIMEDOUT;

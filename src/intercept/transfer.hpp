@@ -138,8 +138,8 @@ long park_until_done(file_use& use, direction way, const char* reason, Now&& now
       }
       call.emplace(breaks);
     }
-    const std::error_code ec = entry.wait(use.generation, way, deadline, woken, reason, true,
-                                          calls_cancelable(), call->call());
+    const std::error_code ec =
+        entry.wait(use.generation, way, foreign_wait(deadline, reason, call->call()), woken);
     if (ec == std::errc::interrupted) return -EINTR;
     if (ec == std::errc::timed_out) return clock::now() >= deadline ? -EAGAIN : -ETIMEDOUT;
     if (ec == std::errc::operation_canceled) return -ECANCELED;

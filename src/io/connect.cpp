@@ -26,7 +26,7 @@ void hold_off(operation& op, direction d, time_point until, const char* reason,
               std::error_code& ec) {
   const time_point deadline = op.deadline();
   const time_point end = std::min(until, deadline);
-  ec = op.on_fiber() ? op.entry().pause(op.generation(), d, end, reason)
+  ec = op.on_fiber() ? op.entry().pause(op.generation(), d, {.deadline = end, .reason = reason})
                      : op.entry().block_until(op.generation(), end);
   if (!ec && deadline <= until) ec = std::make_error_code(std::errc::timed_out);
 }

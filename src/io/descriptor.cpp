@@ -248,9 +248,8 @@ int descriptor::attach_here() noexcept {
   return error;
 }
 
-std::error_code descriptor::wait(std::uint32_t generation, direction d, time_point deadline,
-                                 bool retried, const char* reason, bool foreign, bool cancelable,
-                                 const std::atomic<std::uint64_t>* interruption) {
+std::error_code descriptor::wait(std::uint32_t generation, direction d, const wait_options& how,
+                                 bool retried) {
   // Ends before the fiber parks. Should the worker change its thread in between, it keeps its loop.
   std::optional<worker_use> here(std::in_place, worker_use::may_move{});
   waiter* const self = current_waiter();
@@ -281,12 +280,7 @@ std::error_code descriptor::wait(std::uint32_t generation, direction d, time_poi
   home_->arm(*this, d);
   io_loop::here().add_pending();
   here.reset();
-  const outcome result = wait_locked(lock_, s.waiters, node,
-                                     {.deadline = deadline,
-                                      .cancelable = cancelable,
-                                      .reason = reason,
-                                      .on_context = !foreign,
-                                      .interruption = interruption});
+  const outcome result = wait_locked(lock_, s.waiters, node, how);
   here.emplace(worker_use::may_move{});
   io_loop::here().remove_pending();  // perhaps another loop by now
   here.reset();
@@ -316,9 +310,7 @@ bool descriptor::delist(direction d, wait_node& node) noexcept {
   return false;
 }
 
-std::error_code descriptor::pause(std::uint32_t generation, direction d, time_point until,
-                                  const char* reason, bool foreign, bool cancelable,
-                                  const std::atomic<std::uint64_t>* interruption) {
+std::error_code descriptor::pause(std::uint32_t generation, direction d, const wait_options& how) {
   waiter* const self = current_waiter();
   side& s = side_of(d);
   for (;;) {
@@ -330,12 +322,7 @@ std::error_code descriptor::pause(std::uint32_t generation, direction d, time_po
     s.state.fetch_or(waiting, std::memory_order_relaxed);
     wait_node& node = own_node(self);
     s.waiters.push_back(node);
-    const outcome result = wait_locked(lock_, s.waiters, node,
-                                       {.deadline = until,
-                                        .cancelable = cancelable,
-                                        .reason = reason,
-                                        .on_context = !foreign,
-                                        .interruption = interruption});
+    const outcome result = wait_locked(lock_, s.waiters, node, how);
     if (result == outcome::timed_out) return {};
     if (result == outcome::closed) return std::make_error_code(std::errc::bad_file_descriptor);
     if (result != outcome::signalled) return to_error(result);

@@ -119,14 +119,11 @@ class alignas(64) descriptor {
   /// Parks the calling fiber until the direction may be worth a try. An empty code: the caller holds the
   /// token, try again.
   /// Precondition: entered, or nothing is done to the number before it has been. `retried`: the caller was woken
-  /// before and found the token gone. `foreign`: the wait is within code that knows nothing of fibers:
-  /// its end is no affair of a synchronization context, and unless `cancelable` neither a stop request nor a scope's
-  /// deadline ends it. `interruption`: of wait_options.
+  /// before and found the token gone.
   ///
   /// \switch yes
-  std::error_code wait(std::uint32_t generation, direction d, time_point deadline, bool retried,
-                       const char* reason, bool foreign = false, bool cancelable = true,
-                       const std::atomic<std::uint64_t>* interruption = nullptr);
+  std::error_code wait(std::uint32_t generation, direction d, const wait_options& how,
+                       bool retried);
 
   /// For waits for several descriptors: puts `node`, which is no fiber's own_node(), into the list. 0, or an
   /// errno: EBADF when closed, else what registering failed with; the node is not in the list then.
@@ -135,10 +132,8 @@ class alignas(64) descriptor {
   /// Takes the node out again. True: it had been completed before; with `signalled` that is a token.
   bool delist(direction d, wait_node& node) noexcept;
 
-  /// Parks until `until`, whatever the readiness; close() and cancellation end it early, with an error.
-  std::error_code pause(std::uint32_t generation, direction d, time_point until, const char* reason,
-                        bool foreign = false, bool cancelable = true,
-                        const std::atomic<std::uint64_t>* interruption = nullptr);
+  /// Parks until the deadline, whatever the readiness; close() and cancellation end it early, with an error.
+  std::error_code pause(std::uint32_t generation, direction d, const wait_options& how);
 
   /// The same two for threads.
   std::error_code block(std::uint32_t generation, direction d, time_point deadline);

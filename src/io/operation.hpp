@@ -105,8 +105,9 @@ class operation {
         }
       }
       const time_point deadline = use_->deadline_of(way_, begun_);
-      ec_ = fiber_ ? use_->wait(generation(), way_, deadline, retried, reason_)
-                   : use_->block(generation(), way_, deadline);
+      ec_ = fiber_
+                ? use_->wait(generation(), way_, {.deadline = deadline, .reason = reason_}, retried)
+                : use_->block(generation(), way_, deadline);
       if (ec_) return -1;
       holds_token = fiber_;
       waited_ = true;
