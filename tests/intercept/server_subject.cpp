@@ -3,7 +3,8 @@
 //   intercept_server_subject HOW WORKERS     a server that is stopped by SIGTERM, as many are written
 //
 //   HOW   stop     the handler sets a flag, and accept() returns EINTR
-//         restart  with SA_RESTART: accept() goes on, and the flag is looked at after the next connection
+//         restart  with SA_RESTART: accept() goes on, and the flag is looked at after the next connection; the handler
+//                  writes a mark
 //
 // It writes the port that it listens to, sends a letter to whoever connects, and ends with status 7.
 #include <tendril/fiber.hpp>
@@ -23,6 +24,10 @@ namespace {
 
 volatile sig_atomic_t stop = 0;
 void on_term(int) { stop = 1; }
+void on_term_telling(int) {
+  stop = 1;
+  if (write(STDOUT_FILENO, "!", 1) != 1) std::abort();
+}
 
 int serve() {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -56,8 +61,9 @@ int serve() {
 
 int main(int, char** arguments) {
   struct sigaction action {};
-  action.sa_handler = &on_term;
-  action.sa_flags = std::strcmp(arguments[1], "restart") == 0 ? SA_RESTART : 0;
+  const bool restarts = std::strcmp(arguments[1], "restart") == 0;
+  action.sa_handler = restarts ? &on_term_telling : &on_term;
+  action.sa_flags = restarts ? SA_RESTART : 0;
   sigaction(SIGTERM, &action, nullptr);
   tendril::runtime rt({.workers = static_cast<unsigned>(std::atoi(arguments[2]))});
   const int status = rt.run(&serve);
