@@ -160,21 +160,22 @@ TEST_SUITE("c11") {
           cnd_t c;
           mtx_init(&m, mtx_plain);
           cnd_init(&c);
-          bool ready = false;
+          bool ready = false, timed_out = false;
           fiber waits([&] {
             mtx_lock(&m);
             const timespec at = soon(CLOCK_REALTIME);
             seen += cnd_timedwait(&c, &m, &at) == thrd_timedout ? "timed out " : "? ";
+            timed_out = true;
             while (!ready) cnd_wait(&c, &m);
             mtx_unlock(&m);
             seen += "signalled ";
           });
           fiber signals([&] {
-            const timespec time{0, 10'000'000};
+            const timespec time{0, 1'000'000};
             if (thrd_sleep(&time, nullptr) != 0) seen += "? ";
             const timespec bad{0, -1};
             if (thrd_sleep(&bad, nullptr) >= -1) seen += "? ";
-            thrd_yield();
+            while (!timed_out) thrd_yield();
             mtx_lock(&m);
             ready = true;
             mtx_unlock(&m);
