@@ -105,6 +105,9 @@ struct intercept_hooks {
   void (*handled)(int code, bool restarts) noexcept;
   /// sem_post() was called in a handler, while locks_in_use was not 0.
   void (*posted_in_handler)(const void* semaphore) noexcept;
+  /// The same of syscall(SYS_futex) with an operation that wakes; the rest of its arguments.
+  long (*futex_in_handler)(long word, long operation, long value, long timeout, long word2,
+                           long value3) noexcept;
 
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
   result(*name) parameters;
@@ -114,9 +117,9 @@ struct intercept_hooks {
 #undef TENDRIL_INTERCEPT_ALIAS
 };
 
-/// A hash of the list: names, kinds and order.
+/// A hash of the list: names, kinds and order; and of how many hooks there are besides.
 constexpr std::uint64_t intercept_version() noexcept {
-  std::uint64_t hash = 14695981039346656037U;
+  std::uint64_t hash = 14695981039346656037U ^ sizeof(intercept_hooks);
   const char* const names[] = {
 #define TENDRIL_INTERCEPT(kind, result, name, parameters, arguments, straight, fiber, differs) \
 #kind, #result, #name, #parameters,

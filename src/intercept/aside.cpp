@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The threads of calls that wait for somebody. A call is given to an idle thread, or to a new one: never queued
-// behind another. A thread that has had nothing to do for a while ends. They run with all signals blocked.
+// behind another. A thread that has had nothing to do for a while ends. They run with all signals blocked, but the one by
+// which a call is given up (broken_call.hpp).
 //
 // The queue holds calls that an idle thread is about to take; `idle` counts threads that no call has been
 // promised to. Both, and the list of threads, are guarded by one mutex, which a fiber takes inside its worker
@@ -12,6 +13,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -19,6 +21,7 @@
 #include <mutex>
 
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/report.hpp"
 #include "io/blocking.hpp"
 #include "io/io_loop.hpp"
@@ -48,7 +51,9 @@ void run_here(aside_call& call) noexcept {
   const locale_t mine = ::uselocale(call.locale);
   h_errno = call.resolver_error;
   errno = call.error;
+  if (call.breaks) call.breaking.begin();
   call.body(call);
+  if (call.breaks) call.breaking.end();
   call.error = errno;
   call.resolver_error = h_errno;
   ::uselocale(mine);
@@ -213,9 +218,36 @@ helpers* the_helpers() noexcept {
 /// The library may be unloaded: no thread may rest in it then.
 struct helpers_end {
   ~helpers_end() {
+    give_back_signal();
     if (helpers* const h = all_helpers.load(std::memory_order_acquire)) h->end();
   }
 } const at_the_end;
+
+/// Until the call has ended; how its wait did.
+outcome wait_for(const aside_call& call, time_point until,
+                 const std::atomic<std::uint64_t>* interruption) {
+  return wait_until_done(
+      [](const void* c) noexcept {
+        return static_cast<const aside_call*>(c)->done.load(std::memory_order_acquire);
+      },
+      &call,
+      {.deadline = until,
+       .cancelable = false,
+       .reason = name_of(call.what),
+       .on_context = false,
+       .interruption = interruption});
+}
+
+/// Has the thread leave the call, and waits until it has.
+void give_up(aside_call& call) {
+  constexpr std::chrono::microseconds longest{100'000};
+  bool can_be = true;
+  for (std::chrono::microseconds pause{100};; pause = std::min(2 * pause, longest)) {
+    can_be = can_be && call.breaking.break_now();
+    if (wait_for(call, can_be ? clock::now() + pause : no_deadline, nullptr) == outcome::signalled)
+      return;
+  }
+}
 
 }  // namespace
 
@@ -233,11 +265,13 @@ void run_aside_on_thread(aside_call& call) {
   }
   if (!started) return run_in_place(call);
   count_elsewhere(call.what);
-  wait_until_done(
-      [](const void* c) noexcept {
-        return static_cast<const aside_call*>(c)->done.load(std::memory_order_acquire);
-      },
-      &call, {.cancelable = false, .reason = name_of(call.what), .on_context = false});
+  {
+    std::optional<interruptible_call> interrupted;
+    if (call.breaks) interrupted.emplace(*call.breaks);
+    if (wait_for(call, no_deadline, interrupted ? interrupted->call() : nullptr) ==
+        outcome::interrupted)
+      give_up(call);
+  }
   {
     const worker_use here{worker_use::may_move{}};
     io_loop::here().remove_pending();  // perhaps another loop by now

@@ -9,8 +9,9 @@
 //                calls that wait for what a fiber does only after a call of its own on that pool
 //
 // What goes along, both ways: errno and h_errno. There: the caller's locale. Not: the rest of what a thread
-// has (resolver options, credentials of the thread, its name). Signals do not reach the call; they are
-// handled by other threads.
+// has (resolver options, credentials of the thread, its name). Signals of the program's do not reach the call; they are
+// handled by other threads. If one of those on_thread() is of a kind that handlers interrupt, and the fiber's is to be, its
+// thread is made to give it up, and the fiber still waits for what became of it: see broken_call.hpp.
 //
 // A tasklet's stack may be copied away while it is parked, and others run at its addresses. f of on_thread()
 // therefore owns everything that it touches: arguments are copied into it, results are returned by value. f of
@@ -32,7 +33,9 @@
 
 #include <tendril/io.hpp>
 
+#include "intercept/broken_call.hpp"
 #include "intercept/symbols.hpp"
+#include "sched/interruption.hpp"
 #include "sched/stack_hold.hpp"
 
 namespace tendril::detail {
@@ -41,6 +44,8 @@ namespace tendril::detail {
 struct aside_call : pool_call {
   void (*body)(aside_call&) noexcept = nullptr;
   symbol what{};
+  std::optional<interruptible> breaks{};  ///< by which handlers it is interrupted
+  broken_call breaking;
   // The caller's, and then the call's.
   int error = 0;
   int resolver_error = 0;
@@ -81,18 +86,25 @@ std::invoke_result_t<F&> on_pool(symbol what, F f) {
 }
 
 template <class F>
-std::invoke_result_t<F&> on_thread(symbol what, F f) {
+std::invoke_result_t<F&> on_thread(symbol what, std::optional<interruptible> breaks, F f) {
   const std::unique_ptr<aside_call_of<F>> call(new (std::nothrow) aside_call_of<F>(std::move(f)));
   if (call == nullptr) return f();
   call->what = what;
+  call->breaks = breaks;
   run_aside_on_thread(*call);
   return std::move(*call->result);
 }
 
 template <class F>
-std::invoke_result_t<F&> on_thread(symbol what, keep_slot, F f) {
+std::invoke_result_t<F&> on_thread(symbol what, F f) {
+  return on_thread(what, std::nullopt, std::move(f));
+}
+
+template <class F>
+std::invoke_result_t<F&> on_thread(symbol what, keep_slot, F f,
+                                   std::optional<interruptible> breaks = std::nullopt) {
   const stack_hold references_stay;
-  return on_thread(what, std::move(f));
+  return on_thread(what, breaks, std::move(f));
 }
 
 }  // namespace tendril::detail

@@ -68,7 +68,7 @@ pid_t wait_for(symbol what, pid_t child, int* status, int options, rusage* usage
     int status;
     rusage usage;
   };
-  const answer a = on_thread(what, [child, options] {
+  const answer a = on_thread(what, interruptible::unless_restarted, [child, options] {
     answer found{0, 0, {}};
     found.child = real().wait4(child, &found.status, options, &found.usage);
     return found;
@@ -132,7 +132,7 @@ int waitid(idtype_t kind, id_t id, siginfo_t* about, int options) {
     int result;
     siginfo_t about;
   };
-  const answer a = on_thread(symbol::waitid, [kind, id, options] {
+  const answer a = on_thread(symbol::waitid, interruptible::unless_restarted, [kind, id, options] {
     answer found{0, {}};
     found.result = real().waitid(kind, id, &found.about, options);
     return found;

@@ -49,9 +49,10 @@ int open_anywhere(symbol what, int folder, const char* path, int flags, mode_t m
   if (a.waits) {
     owned_text p = copy_of(path);
     if (p == nullptr) return out_of_memory();
-    a.fd = on_thread(what, [folder, p = std::move(p), flags, mode] {
-      return real().openat(folder, p.get(), flags, mode);
-    });
+    a.fd =
+        on_thread(what, interruptible::unless_restarted, [folder, p = std::move(p), flags, mode] {
+          return real().openat(folder, p.get(), flags, mode);
+        });
   }
   if (a.fd >= 0) {
     finish(0, before);  // the look may have failed

@@ -17,6 +17,9 @@
 //   LOCK_PI, LOCK_PI2,           block the thread, whose worker is with another one: the owner of such a lock is a
 //   WAIT_REQUEUE_PI, futex_waitv thread.
 //
+// A handler that wakes may have interrupted whoever has the lock of a line, on this very thread. There the kernel's
+// threads are woken at once, and who is left of n in the lines by the attendant (interruptions.hpp), uncounted.
+//
 // Some who wake call the kernel by instructions of their own (libc; the kernel itself at the end of a thread).
 // A parked fiber is not found by them. So it looks at its word now and then, and if that has changed its wait returns 0.
 // The time between two looks doubles up to a tenth of a second, or, where more than a thousand are parked, so much
@@ -41,6 +44,7 @@
 #include "intercept/clocks.hpp"
 #include "intercept/in_place.hpp"
 #include "intercept/install.hpp"
+#include "intercept/interruptions.hpp"
 #include "intercept/parking_lot.hpp"
 #include "intercept/shared_memory.hpp"
 #include "sched/thread_stay.hpp"
@@ -63,6 +67,12 @@ struct futex_call {
   int first() const noexcept { return static_cast<int>(value); }
   int second() const noexcept { return static_cast<int>(reinterpret_cast<std::intptr_t>(timeout)); }
 };
+
+futex_call call_of(long a, long b, long c, long d, long e, long f) noexcept {
+  return {reinterpret_cast<std::uint32_t*>(a), static_cast<int>(b),
+          static_cast<std::uint32_t>(c),       reinterpret_cast<const timespec*>(d),
+          reinterpret_cast<std::uint32_t*>(e), static_cast<std::uint32_t>(f)};
+}
 
 /// The kernel's answer, an errno negated.
 [[gnu::noinline]] long ask_kernel(long number, long a, long b, long c, long d, long e,
@@ -138,8 +148,14 @@ bool deadline_of(const futex_call& c, const timespec& time, clock_deadline& to) 
   return true;
 }
 
+/// A wait with a time is not restarted, says signal(7).
+interruptible breaks_of(const clock_deadline& deadline) noexcept {
+  return deadline.never ? interruptible::unless_restarted : interruptible::always;
+}
+
 long park(const futex_call& c, std::uint32_t bits, const clock_deadline& deadline) {
   const thread_stay here;
+  const interruptible_call call(breaks_of(deadline));
   const void* const key = key_of(c.word, c.is_private());
   lot_bucket& b = parking_lot::bucket_of(key);
   b.lock.lock();
@@ -159,14 +175,18 @@ long park(const futex_call& c, std::uint32_t bits, const clock_deadline& deadlin
   long result = 0;
   do {
     const time_point until = std::min(deadline.for_wait(), look.next());
-    wait_until_done(
-        woken, &n,
-        {.deadline = until, .cancelable = false, .reason = "futex", .on_context = false});
-    if (!woken(&n) && deadline.over()) result = -ETIMEDOUT;
+    const outcome how = wait_until_done(woken, &n,
+                                        {.deadline = until,
+                                         .cancelable = false,
+                                         .reason = "futex",
+                                         .on_context = false,
+                                         .interruption = call.call()});
+    if (how == outcome::interrupted) result = -EINTR;
+    else if (!woken(&n) && deadline.over()) result = -ETIMEDOUT;
   } while (!woken(&n) && result == 0 && check(c) == 0);
   parked.fetch_sub(1, std::memory_order_relaxed);
   b.lock.lock();
-  if (woken(&n)) result = 0;
+  if (woken(&n)) result = 0;  // whoever did that has counted us
   b.delist(n);
   b.lock.unlock();
   return result;
@@ -187,7 +207,7 @@ long wait(const futex_call& c) {
   futex_call there = c;
   there.operation = FUTEX_WAIT_BITSET | (c.operation & FUTEX_CLOCK_REALTIME);
   there.value3 = bits;
-  return on_thread(symbol::syscall, [there, deadline]() mutable {
+  return on_thread(symbol::syscall, breaks_of(deadline), [there, deadline]() mutable {
     there.timeout = deadline.never ? nullptr : &deadline.at;
     return ask_kernel(there);
   });
@@ -257,7 +277,44 @@ long on_futex(const futex_call& c) {
   }
 }
 
+/// The part of the parking lot, when it is a handler that wakes.
+void leave_parked(const std::uint32_t* word, bool is_private, std::uint32_t bits,
+                  long most) noexcept {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(word) % sizeof *word == 0;
+  if (aligned && most > 0)
+    wake_later(key_of(word, is_private), bits,
+               static_cast<unsigned>(std::min<long>(most, UINT_MAX)));
+}
+
 }  // namespace
+
+long futex_in_handler(long word, long operation, long value, long timeout, long word2,
+                      long value3) noexcept {
+  const int before = errno_now();
+  const futex_call c = call_of(word, operation, value, timeout, word2, value3);
+  const long threads = ask_kernel(c);
+  if (threads < 0 || c.real_time()) return finish(threads, before);
+  constexpr std::uint32_t any = FUTEX_BITSET_MATCH_ANY;
+  switch (c.command()) {
+    case FUTEX_WAKE:
+    case FUTEX_WAKE_BITSET:
+      leave_parked(c.word, c.is_private(), c.command() == FUTEX_WAKE ? any : c.value3,
+                   std::max(c.first(), 1) - threads);
+      break;
+    case FUTEX_REQUEUE:
+    case FUTEX_CMP_REQUEUE:
+      leave_parked(c.word, c.is_private(), any,
+                   static_cast<long>(c.first()) + c.second() - threads);
+      break;
+    case FUTEX_WAKE_OP:
+      leave_parked(c.word, c.is_private(), any, c.first());
+      leave_parked(c.word2, c.is_private(), any, c.second());
+      break;
+    default:
+      break;
+  }
+  return finish(threads, before);
+}
 
 namespace calls {
 
@@ -266,10 +323,7 @@ long syscall(long number, long a, long b, long c, long d, long e, long f) {
   const int before = errno_now();
   if (number != SYS_futex)
     return finish(block_in_place([=] { return ask_kernel(number, a, b, c, d, e, f); }), before);
-  const futex_call call{reinterpret_cast<std::uint32_t*>(a), static_cast<int>(b),
-                        static_cast<std::uint32_t>(c),       reinterpret_cast<const timespec*>(d),
-                        reinterpret_cast<std::uint32_t*>(e), static_cast<std::uint32_t>(f)};
-  return finish(on_futex(call), before);
+  return finish(on_futex(call_of(a, b, c, d, e, f)), before);
 }
 
 }  // namespace calls

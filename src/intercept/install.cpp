@@ -59,10 +59,12 @@ bool parks() noexcept {
 
 #define TENDRIL_HOOK(name) &calls::name
 constexpr platform::intercept_hooks plain_hooks = {
-    &real_table,          &parks,           &descriptor_opened,
-    &parking_lot::in_use, &lock_released,   &lock_waited_with,
-    &handled_signals,     &attend_handlers, &handler_returned,
-    &posted_in_handler,
+    &real_table,        &parks,
+    &descriptor_opened, &parking_lot::in_use,
+    &lock_released,     &lock_waited_with,
+    &handled_signals,   &attend_handlers,
+    &handler_returned,  &posted_in_handler,
+    &futex_in_handler,
 #include "platform/intercept_symbols.def"
 };
 #undef TENDRIL_HOOK
@@ -80,10 +82,12 @@ struct counted<What, Function> {
 
 #define TENDRIL_HOOK(name) &counted<symbol::name, &calls::name>::call
 constexpr platform::intercept_hooks counting_hooks = {
-    &real_table,          &parks,           &descriptor_opened,
-    &parking_lot::in_use, &lock_released,   &lock_waited_with,
-    &handled_signals,     &attend_handlers, &handler_returned,
-    &posted_in_handler,
+    &real_table,        &parks,
+    &descriptor_opened, &parking_lot::in_use,
+    &lock_released,     &lock_waited_with,
+    &handled_signals,   &attend_handlers,
+    &handler_returned,  &posted_in_handler,
+    &futex_in_handler,
 #include "platform/intercept_symbols.def"
 };
 #undef TENDRIL_HOOK

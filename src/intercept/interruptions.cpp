@@ -20,19 +20,30 @@ const std::uint64_t* handled_signals = nullptr;
 
 namespace {
 
-/// Semaphores posted in handlers: one place a post, so that as many are woken. When all are taken, everybody in line is
-/// woken, and looks.
-class posts {
+/// Wake-ups left by handlers: a place for each, so that as many are woken as were meant to be. When all are taken,
+/// everybody in line is woken, and looks.
+///
+///   key: null -----> being_used -----> the line's -----> being_used -----> null
+///             add()             add()              wake()            wake()
+///
+/// A place that is being used is passed over by both: who is in the middle of add() calls the attendant after it.
+class left_wakes {
  public:
   /// Async-signal-safe.
-  void add(const void* semaphore) noexcept {
+  void add(const void* key, std::uint32_t bits, unsigned most) noexcept {
     const std::size_t first = next_.fetch_add(1, std::memory_order_relaxed);
     for (std::size_t i = 0; i != places_.size(); ++i) {
+      place& p = places_[(first + i) % places_.size()];
       const void* none = nullptr;
-      // Release: what came before the post is before what the woken do.
-      if (places_[(first + i) % places_.size()].compare_exchange_strong(
-              none, semaphore, std::memory_order_release, std::memory_order_relaxed))
-        return;
+      // Acquire: pairs with the release by which wake() gave it up, whose loads are before our stores.
+      if (!p.key.compare_exchange_strong(none, being_used(), std::memory_order_acquire,
+                                         std::memory_order_relaxed))
+        continue;
+      p.bits = bits;
+      p.most = most;
+      // Release: these, and what came before in the handler, are before what the woken do.
+      p.key.store(key, std::memory_order_release);
+      return;
     }
     too_many_.store(true, std::memory_order_release);
   }
@@ -40,17 +51,33 @@ class posts {
     if (too_many_.load(std::memory_order_relaxed) &&
         too_many_.exchange(false, std::memory_order_acquire))
       parking_lot::wake_everybody();
-    for (std::atomic<const void*>& place : places_)
-      if (place.load(std::memory_order_relaxed) != nullptr)
-        parking_lot::wake_first(place.exchange(nullptr, std::memory_order_acquire));
+    for (place& p : places_) {
+      const void* key = p.key.load(std::memory_order_relaxed);
+      // Without an attendant several may be here: one of them takes it.
+      if (key == nullptr || key == being_used() ||
+          !p.key.compare_exchange_strong(key, being_used(), std::memory_order_acquire,
+                                         std::memory_order_relaxed))
+        continue;
+      const std::uint32_t bits = p.bits;
+      const unsigned most = p.most;
+      p.key.store(nullptr, std::memory_order_release);
+      parking_lot::wake_some(key, bits, most);
+    }
   }
 
  private:
-  std::array<std::atomic<const void*>, 128> places_{};
+  struct place {
+    std::atomic<const void*> key{nullptr};
+    std::uint32_t bits = 0;
+    unsigned most = 0;
+  };
+  const void* being_used() const noexcept { return this; }
+
+  std::array<place, 128> places_{};
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> too_many_{false};
 };
-constinit posts posted;
+constinit left_wakes left;
 
 /// The thread. Its semaphore is libc's alone: no fiber ever waits for it.
 class attendant {
@@ -105,7 +132,7 @@ class attendant {
       if (ending_.load(std::memory_order_acquire)) return;
       // Before we look: who leaves something later calls again.
       called_.exchange(false, std::memory_order_acq_rel);
-      posted.wake();
+      left.wake();
       deliver_interruptions();
     }
   }
@@ -128,18 +155,21 @@ void attendant::in_child() noexcept {
   forget_interruptions();
 }
 
-[[gnu::noinline]] void leave_to_attendant(const void* semaphore) noexcept {
-  posted.add(semaphore);
-  if (!the_attendant.call()) posted.wake();
+[[gnu::noinline]] void leave_to_attendant(const void* key, std::uint32_t bits,
+                                          unsigned most) noexcept {
+  left.add(key, bits, most);
+  if (!the_attendant.call()) left.wake();
 }
 
 }  // namespace
 
+bool any_handlers() noexcept {
+  return handled_signals != nullptr && __atomic_load_n(handled_signals, __ATOMIC_ACQUIRE) != 0;
+}
+
 void attend_handlers() noexcept {
   if (the_attendant.is_there()) return;
-  const bool any =
-      handled_signals != nullptr && __atomic_load_n(handled_signals, __ATOMIC_ACQUIRE) != 0;
-  if (any && !in_other_process()) the_attendant.start();
+  if (any_handlers() && !in_other_process()) the_attendant.start();
 }
 
 void dismiss_attendant() noexcept {
@@ -152,11 +182,13 @@ void handler_returned(int code, bool restarts) noexcept {
   errno = before;
 }
 
-void posted_in_handler(const void* semaphore) noexcept {
+void wake_later(const void* key, std::uint32_t bits, unsigned most) noexcept {
   const int before = errno;
-  if (!in_other_process()) leave_to_attendant(semaphore);
+  if (most != 0 && !in_other_process()) leave_to_attendant(key, bits, most);
   errno = before;
 }
+
+void posted_in_handler(const void* semaphore) noexcept { wake_later(semaphore, 0, 1); }
 
 interruptible_call::interruptible_call(interruptible kind) noexcept : interruptible_scope(kind) {
   attend_handlers();

@@ -68,9 +68,10 @@ int wait_for_lock(int fd, int command, long argument) {
   if (try_lock(fd, command, argument, result)) return result;
   // The kernel has read it, so it is there.
   const auto* const wanted = reinterpret_cast<const struct flock*>(argument);
-  return on_thread(symbol::fcntl, [fd, command, lock = *wanted]() mutable {
-    return real().fcntl(fd, command, reinterpret_cast<long>(&lock));
-  });
+  return on_thread(symbol::fcntl, interruptible::unless_restarted,
+                   [fd, command, lock = *wanted]() mutable {
+                     return real().fcntl(fd, command, reinterpret_cast<long>(&lock));
+                   });
 }
 
 }  // namespace

@@ -7,7 +7,19 @@
 #include "intercept/on_disk.hpp"
 #include "intercept/symbols.hpp"
 
+#include <optional>
+
 namespace tendril::detail::calls {
+namespace {
+
+/// By which handlers it is interrupted; others, those of names above all, begin again by themselves or do more than one
+/// thing.
+constexpr std::optional<interruptible> breaks_of(symbol what) noexcept {
+  if (what == symbol::aio_suspend || what == symbol::tcdrain) return interruptible::always;
+  return std::nullopt;
+}
+
+}  // namespace
 
 // NOLINTBEGIN(bugprone-macro-parentheses)
 #define TENDRIL_PASS_disk(result, name, parameters, arguments)           \
@@ -18,9 +30,11 @@ namespace tendril::detail::calls {
   result name parameters {                                               \
     return on_pool(symbol::name, [=] { return real().name arguments; }); \
   }
-#define TENDRIL_PASS_aside(result, name, parameters, arguments)                         \
-  result name parameters {                                                              \
-    return on_thread(symbol::name, keep_slot{}, [=] { return real().name arguments; }); \
+#define TENDRIL_PASS_aside(result, name, parameters, arguments)           \
+  result name parameters {                                                \
+    return on_thread(                                                     \
+        symbol::name, keep_slot{}, [=] { return real().name arguments; }, \
+        breaks_of(symbol::name));                                         \
   }
 #define TENDRIL_PASS_parks(result, name, parameters, arguments)
 #define TENDRIL_PASS_opens(result, name, parameters, arguments)

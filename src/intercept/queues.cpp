@@ -67,9 +67,10 @@ int operate(symbol what, int set, sembuf* operations, std::size_t count, const t
   } else if (copy = detail::copy_of(operations, count * sizeof *operations); copy == nullptr) {
     return out_of_memory();
   }
-  return on_thread(what, [set, c = std::move(copy), count, limit = copy_of(timeout)] {
-    return real().semtimedop(set, reinterpret_cast<sembuf*>(c.get()), count, pointer_to(limit));
-  });
+  return on_thread(
+      what, interruptible::always, [set, c = std::move(copy), count, limit = copy_of(timeout)] {
+        return real().semtimedop(set, reinterpret_cast<sembuf*>(c.get()), count, pointer_to(limit));
+      });
 }
 
 int send_posix(symbol what, mqd_t queue, const char* message, std::size_t bytes, unsigned priority,
@@ -83,9 +84,10 @@ int send_posix(symbol what, mqd_t queue, const char* message, std::size_t bytes,
     return result;
   owned_text copy = detail::copy_of(message, bytes);
   if (copy == nullptr) return out_of_memory();
-  return on_thread(what, [queue, c = std::move(copy), bytes, priority, limit = copy_of(until)] {
-    return real().mq_timedsend(queue, c.get(), bytes, priority, pointer_to(limit));
-  });
+  return on_thread(what, interruptible::unless_restarted,
+                   [queue, c = std::move(copy), bytes, priority, limit = copy_of(until)] {
+                     return real().mq_timedsend(queue, c.get(), bytes, priority, pointer_to(limit));
+                   });
 }
 
 ssize_t receive_posix(symbol what, mqd_t queue, char* message, std::size_t bytes,
@@ -104,12 +106,14 @@ ssize_t receive_posix(symbol what, mqd_t queue, char* message, std::size_t bytes
   };
   owned_text room(static_cast<char*>(std::malloc(bytes)));
   if (room == nullptr) return out_of_memory();
-  answer a = on_thread(what, [queue, r = std::move(room), bytes, limit = copy_of(until)]() mutable {
-    answer got{0, 0, nullptr};
-    got.size = real().mq_timedreceive(queue, r.get(), bytes, &got.priority, pointer_to(limit));
-    got.bytes = std::move(r);
-    return got;
-  });
+  answer a = on_thread(what, interruptible::unless_restarted,
+                       [queue, r = std::move(room), bytes, limit = copy_of(until)]() mutable {
+                         answer got{0, 0, nullptr};
+                         got.size = real().mq_timedreceive(queue, r.get(), bytes, &got.priority,
+                                                           pointer_to(limit));
+                         got.bytes = std::move(r);
+                         return got;
+                       });
   if (a.size < 0) return a.size;
   std::memcpy(message, a.bytes.get(), static_cast<std::size_t>(a.size));
   if (priority != nullptr) *priority = a.priority;
@@ -124,14 +128,16 @@ int flock(int fd, int operation) {
   int result = 0;
   if (try_it([&] { return result = real().flock(fd, operation | LOCK_NB); }, {EWOULDBLOCK}))
     return result;
-  return on_thread(symbol::flock, [=] { return real().flock(fd, operation); });
+  return on_thread(symbol::flock, interruptible::unless_restarted,
+                   [=] { return real().flock(fd, operation); });
 }
 
 int lockf(int fd, int command, off_t bytes) {
   int result = 0;
   if (try_it([&] { return result = real().lockf(fd, F_TLOCK, bytes); }, {EACCES, EAGAIN}))
     return result;
-  return on_thread(symbol::lockf, [=] { return real().lockf(fd, command, bytes); });
+  return on_thread(symbol::lockf, interruptible::unless_restarted,
+                   [=] { return real().lockf(fd, command, bytes); });
 }
 
 int msgsnd(int queue, const void* message, std::size_t bytes, int flags) {
@@ -141,9 +147,10 @@ int msgsnd(int queue, const void* message, std::size_t bytes, int flags) {
     return result;
   owned_text copy = detail::copy_of(message, sizeof(long) + bytes);
   if (copy == nullptr) return out_of_memory();
-  return on_thread(symbol::msgsnd, [queue, c = std::move(copy), bytes, flags] {
-    return real().msgsnd(queue, c.get(), bytes, flags);
-  });
+  return on_thread(symbol::msgsnd, interruptible::always,
+                   [queue, c = std::move(copy), bytes, flags] {
+                     return real().msgsnd(queue, c.get(), bytes, flags);
+                   });
 }
 
 ssize_t msgrcv(int queue, void* message, std::size_t bytes, long type, int flags) {
@@ -158,12 +165,13 @@ ssize_t msgrcv(int queue, void* message, std::size_t bytes, long type, int flags
   };
   owned_text room(static_cast<char*>(std::malloc(sizeof(long) + bytes)));
   if (room == nullptr) return out_of_memory();
-  answer a = on_thread(symbol::msgrcv, [queue, r = std::move(room), bytes, type, flags]() mutable {
-    answer got{0, nullptr};
-    got.size = real().msgrcv(queue, r.get(), bytes, type, flags);
-    got.message = std::move(r);
-    return got;
-  });
+  answer a = on_thread(symbol::msgrcv, interruptible::always,
+                       [queue, r = std::move(room), bytes, type, flags]() mutable {
+                         answer got{0, nullptr};
+                         got.size = real().msgrcv(queue, r.get(), bytes, type, flags);
+                         got.message = std::move(r);
+                         return got;
+                       });
   if (a.size >= 0)
     std::memcpy(message, a.message.get(), sizeof(long) + static_cast<std::size_t>(a.size));
   return a.size;

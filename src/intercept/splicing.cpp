@@ -76,9 +76,11 @@ long splice_parked(symbol what, int in, const file_use& source, off64_t* from, i
     if (ask_first)
       if (const long n = wait_for_both(in, source, out, sink, name_of(what)); n < 0) return n;
     const long n =
-        aside ? on_thread(what, [=] { return splice_now(in, nullptr, out, nullptr, bytes, flags); })
+        aside ? on_thread(what, interruptible::unless_restarted,
+                          [=] { return splice_now(in, nullptr, out, nullptr, bytes, flags); })
               : splice_now(in, from, out, to, bytes, flags);
-    if (n != -EAGAIN && n != -EINTR) return n;
+    // On the other thread it is a handler that has ended it.
+    if (n != -EAGAIN && (n != -EINTR || aside)) return n;
     ask_first = true;
   }
 }

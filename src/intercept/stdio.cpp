@@ -409,7 +409,7 @@ std::FILE* fopen(const char* path, const char* mode) {
   owned_text p = copy_of(path);
   owned_text m = copy_of(mode);
   if (p == nullptr || m == nullptr) return set_errno(ENOMEM), nullptr;
-  return on_thread(symbol::fopen,
+  return on_thread(symbol::fopen, interruptible::unless_restarted,
                    [p = std::move(p), m = std::move(m)] { return real().fopen(p.get(), m.get()); });
 }
 

@@ -8,6 +8,7 @@
 
 #include <tendril/detail/sanitizers.hpp>
 
+#include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <thread>
 #include <vector>
@@ -63,73 +65,117 @@ std::string interrupted() {
 
 // ---- posting
 
-sem_t answers;                  // posted by the handler, and by everybody
 std::atomic<int> posted_by{0};  // handlers
 
+/// Posted by the handler, and by everybody.
+struct libcs_semaphore {
+  static inline sem_t answers;
+  static void begin() { sem_init(&answers, 0, 0); }
+  static void end() { sem_destroy(&answers); }
+  static void post() {
+    if (sem_post(&answers) != 0) abort();
+  }
+  static void wait() { sem_wait(&answers); }
+  static int value() {
+    int left = 0;
+    sem_getvalue(&answers, &left);
+    return left;
+  }
+};
+
+/// The same of a futex.
+struct semaphore_of_futex {
+  static inline std::atomic<std::uint32_t> answers;
+  static void begin() { answers = 0; }
+  static void end() {}
+  static void post() {
+    ++answers;
+    if (syscall(SYS_futex, &answers, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1) < 0) abort();
+  }
+  static void wait() {
+    for (std::uint32_t n = answers; n == 0 || !answers.compare_exchange_weak(n, n - 1);) {
+      if (n == 0) syscall(SYS_futex, &answers, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, nullptr);
+      n = answers;
+    }
+  }
+  static int value() { return static_cast<int>(answers.load()); }
+};
+
+template <class Semaphore>
 void post_one(int) {
   const int before = errno;
-  if (sem_post(&answers) != 0) abort();
+  Semaphore::post();
   ++posted_by;
   errno = before;
+}
+
+/// A handler that posts interrupts a worker and a thread in the middle of posting the same semaphore, while fibers wait for it:
+/// in the lock of their line it would wait for ever. In the end nobody posts but the handler.
+template <class Semaphore>
+void post_in_handlers() {
+  const handler_of installed(SIGUSR1, SA_RESTART, &post_one<Semaphore>);
+  constexpr int signals = 400;
+  constexpr int waiters = 4;
+  for (const unsigned workers : {1U, 2U}) {
+    CAPTURE(workers);
+    Semaphore::begin();
+    posted_by = 0;
+    std::atomic<bool> over{false};
+    std::atomic<int> ended{0};
+    std::atomic<int> known{0};
+    std::atomic<pthread_t> threads[2]{};
+    runtime rt({.workers = workers});
+    const test::watchdog dog("posting from a handler", &rt, std::chrono::seconds(100));
+    std::thread native([&] {
+      threads[1] = pthread_self();
+      ++known;
+      while (!over) {
+        Semaphore::post();
+        while (Semaphore::value() >= 8 && !over) {
+        }
+      }
+      while (ended != waiters) std::this_thread::yield();
+    });
+    std::thread sender([&] {
+      while (known != 2) std::this_thread::yield();
+      for (unsigned turn = 0; ended != waiters; ++turn) {
+        const int sent = posted_by;
+        pthread_kill(threads[turn % 2], SIGUSR1);
+        while (posted_by == sent && ended != waiters) std::this_thread::yield();
+        if (sent >= signals) over = true;
+      }
+    });
+    test::run_on_own_stack(rt, [&] {
+      threads[0] = pthread_self();
+      ++known;
+      std::vector<fiber> all;
+      for (int i = 0; i != waiters; ++i)
+        all.emplace_back([&] {
+          while (!over) Semaphore::wait();
+          ++ended;
+        });
+      while (!over) {
+        Semaphore::post();
+        this_fiber::yield();
+      }
+      for (fiber& one : all) one.join();
+    });
+    sender.join();
+    native.join();
+    CHECK(posted_by > signals);
+    Semaphore::end();
+  }
 }
 
 }  // namespace
 
 TEST_SUITE("handlers") {
-  // A handler that posts interrupts a worker and a thread in the middle of posting the same semaphore, while fibers wait for it:
-  // in the lock of their line it would wait for ever. In the end nobody posts but the handler.
   TEST_CASE("posting a semaphore from a handler, whatever it interrupts") {
-    const handler_of installed(SIGUSR1, SA_RESTART, &post_one);
-    constexpr int signals = 400;
-    constexpr int waiters = 4;
-    for (const unsigned workers : {1U, 2U}) {
-      CAPTURE(workers);
-      sem_init(&answers, 0, 0);
-      posted_by = 0;
-      std::atomic<bool> over{false};
-      std::atomic<int> ended{0};
-      std::atomic<int> known{0};
-      std::atomic<pthread_t> threads[2]{};
-      runtime rt({.workers = workers});
-      const test::watchdog dog("posting from a handler", &rt, std::chrono::seconds(100));
-      std::thread native([&] {
-        threads[1] = pthread_self();
-        ++known;
-        while (!over) {
-          sem_post(&answers);
-          for (int left = 8; left >= 8 && !over;) sem_getvalue(&answers, &left);
-        }
-        while (ended != waiters) std::this_thread::yield();
-      });
-      std::thread sender([&] {
-        while (known != 2) std::this_thread::yield();
-        for (unsigned turn = 0; ended != waiters; ++turn) {
-          const int sent = posted_by;
-          pthread_kill(threads[turn % 2], SIGUSR1);
-          while (posted_by == sent && ended != waiters) std::this_thread::yield();
-          if (sent >= signals) over = true;
-        }
-      });
-      test::run_on_own_stack(rt, [&] {
-        threads[0] = pthread_self();
-        ++known;
-        std::vector<fiber> all;
-        for (int i = 0; i != waiters; ++i)
-          all.emplace_back([&] {
-            while (!over) sem_wait(&answers);
-            ++ended;
-          });
-        while (!over) {
-          sem_post(&answers);
-          this_fiber::yield();
-        }
-        for (fiber& one : all) one.join();
-      });
-      sender.join();
-      native.join();
-      CHECK(posted_by > signals);
-      sem_destroy(&answers);
-    }
+    post_in_handlers<libcs_semaphore>();
+  }
+
+  TEST_CASE("waking a futex from a handler, whatever it interrupts") {
+    post_in_handlers<semaphore_of_futex>();
   }
 
   TEST_CASE("on the stack for signals the thread waits") {

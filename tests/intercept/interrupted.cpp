@@ -2,13 +2,13 @@
 //
 // Signals whose handlers interrupt calls that are parked on fibers: as those of the thread that the fiber stays on, or,
 // for signals to the process, as those of the main thread, whose place the fiber has that runtime::run() runs.
-#include "intercept/handling.hpp"
-#include "intercept/waiting.hpp"
+#include "intercept/interrupting.hpp"
 
 #include "sched/thread_stay.hpp"
 
 #include <tendril/detail/sanitizers.hpp>
 
+#include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -17,37 +17,35 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
 using namespace tendril;
-using test::both;
+using test::check_always;
+using test::check_interrupted;
+using test::check_restarted;
+using test::count;
 using test::handled;
 using test::handler_of;
 using test::intercepted;
 using test::said;
+using test::signalled;
 
 #if !TENDRIL_TSAN  // which calls handlers when it likes
 
 namespace {
 
 std::atomic<pid_t> child{0};
-
-std::string count() { return ", handled " + std::to_string(handled.load()); }
-
-/// A call on a fiber, and a signal to its thread when it has parked.
-std::string signalled(const std::function<std::string()>& call, int signal = SIGUSR1) {
-  std::string seen = both(call, [=] { pthread_kill(pthread_self(), signal); });
-  return seen + count();
-}
 
 int listener(sockaddr_in& address) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
@@ -61,45 +59,6 @@ int listener(sockaddr_in& address) {
   return fd;
 }
 
-constexpr const char* interrupted_once = "Interrupted system call, handled 1";
-
-void check_interrupted(const std::function<std::string()>& call, int flags) {
-  const handler_of usr1(SIGUSR1, flags);
-  intercepted(
-      [&] {
-        handled = 0;
-        return signalled(call);
-      },
-      interrupted_once);
-}
-
-/// Interrupted without SA_RESTART; with it, it goes on until somebody `ends` it.
-void check_restarted(const std::function<std::string()>& call, const std::function<void()>& ends,
-                     const std::string& goes_on) {
-  check_interrupted(call, 0);
-  const handler_of usr1(SIGUSR1, SA_RESTART);
-  intercepted(
-      [&] {
-        handled = 0;
-        std::string seen;
-        fiber waiting([&] { seen = call(); });
-        fiber other([&] {
-          this_fiber::yield();
-          pthread_kill(pthread_self(), SIGUSR1);
-          // What the handler has left to be done is done before this.
-          const timespec some{0, 5'000'000};
-          while (nanosleep(&some, nullptr) != 0) {
-          }
-          seen += "going on, ";
-          ends();
-        });
-        other.join();
-        waiting.join();
-        return seen + count();
-      },
-      goes_on + ", handled 1");
-}
-
 /// A call on the fiber that runtime::run() runs, and signals to the process.
 std::string on_first_fiber(const std::function<std::string()>& call) {
   handled = 0;
@@ -107,12 +66,6 @@ std::string on_first_fiber(const std::function<std::string()>& call) {
   runtime rt({.workers = 1, .max_spare_threads = 0});
   const test::watchdog dog("a call of the first fiber", &rt);
   return rt.run([&call] { return test::signalled_till_it_returns(call); });
-}
-
-/// Calls that are interrupted even by a handler with SA_RESTART.
-void check_always(const std::function<std::string()>& call) {
-  check_interrupted(call, 0);
-  check_interrupted(call, SA_RESTART);
 }
 
 bool about(double seconds, double wanted) {
@@ -257,6 +210,28 @@ TEST_SUITE("interrupted") {
           return seen + count();
         },
         "Success, handled 2");
+  }
+
+  TEST_CASE("futexes, unless restarted; never with a time") {
+    static std::atomic<std::uint32_t> word;
+    const auto wait = [](int operation, const timespec* time) {
+      word = 0;
+      return said(syscall(SYS_futex, &word, operation | FUTEX_PRIVATE_FLAG, 0, time, nullptr, ~0U));
+    };
+    const auto wake = [] {
+      word = 1;
+      syscall(SYS_futex, &word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+    };
+    check_restarted([&] { return wait(FUTEX_WAIT, nullptr); }, wake, "0");
+    check_restarted([&] { return wait(FUTEX_WAIT_BITSET, nullptr); }, wake, "0");
+    const timespec long_time{1000, 0};
+    check_always([&] { return wait(FUTEX_WAIT, &long_time); });
+    check_always([&] {
+      timespec then{};
+      clock_gettime(CLOCK_MONOTONIC, &then);
+      then.tv_sec += 1000;
+      return wait(FUTEX_WAIT_BITSET, &then);
+    });
   }
 
   TEST_CASE("a part that has been written counts") {

@@ -200,6 +200,9 @@ const intercept_hooks* hooks_for_futex(long operation) noexcept {
   switch (number) {
     case SYS_futex:
       h = hooks_for_futex(second);
+      // As sem_post() in locks.cpp: the handler may have interrupted whoever wakes.
+      if (h != nullptr && handlers_running != 0 && wakes(second))
+        return h->futex_in_handler(first, second, third, fourth, fifth, sixth);
       break;
     case SYS_futex_waitv:
     case SYS_futex_wait:
