@@ -6,8 +6,6 @@
 
 #include "sched/thread_stay.hpp"
 
-#include <tendril/detail/sanitizers.hpp>
-
 #include <linux/futex.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -40,8 +38,6 @@ using test::handler_of;
 using test::intercepted;
 using test::said;
 using test::signalled;
-
-#if !TENDRIL_TSAN  // which calls handlers when it likes
 
 namespace {
 
@@ -384,11 +380,7 @@ TEST_SUITE("interrupted") {
     });
     CHECK(seen == "Interrupted system call");
   }
-}
 
-#endif
-
-TEST_SUITE("interrupted") {
   // Each wait is ended by a signal or by a byte, and nobody waits for ever.
   TEST_CASE("signals against waits and wake-ups") {
     const handler_of usr1(SIGUSR1, 0);

@@ -6,8 +6,6 @@
 
 #include "sched/thread_stay.hpp"
 
-#include <tendril/detail/sanitizers.hpp>
-
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <mqueue.h>
@@ -57,8 +55,6 @@ class message_queue {
  private:
   int number_;
 };
-
-#if !TENDRIL_TSAN  // which calls handlers when it likes
 
 /// A file that is not there any more, opened twice.
 class locked_file {
@@ -110,11 +106,7 @@ class fifo {
   std::string name_;
 };
 
-#endif
-
 }  // namespace
-
-#if !TENDRIL_TSAN
 
 TEST_SUITE("interrupted_aside") {
   TEST_CASE("locks on files, unless restarted; nothing is taken then") {
@@ -282,11 +274,7 @@ TEST_SUITE("interrupted_aside") {
       if (now.sa_handler == &test::plain) signal(number, SIG_DFL);
     }
   }
-}
 
-#endif
-
-TEST_SUITE("interrupted_aside") {
   // Receivers are interrupted all the time, just when there are messages, too. Each message is received by one.
   TEST_CASE("signals against messages: none is lost") {
     const handler_of usr1(SIGUSR1, 0);
