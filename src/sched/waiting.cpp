@@ -51,13 +51,13 @@ class wait_setup {
     if (o.cancelable && self->shields == 0) deadline_ = std::min(deadline_, block.ambient_deadline);
     if (o.stop != nullptr && o.stop->stop_possible()) {
       stop_ = &place_for_stop();
-      stop_->emplace(*o.stop, unpark_on_stop{self});
+      watch(*o.stop);
     }
     if (deadline_ != no_deadline && self->what == waiter::kind::fiber) arm();
   }
   ~wait_setup() {
     if (timer_home_ != nullptr) cancel();
-    if (stop_ != nullptr) stop_->reset();
+    if (stop_ != nullptr) forget_stop();
   }
   wait_setup(const wait_setup&) = delete;
   wait_setup& operator=(const wait_setup&) = delete;
@@ -81,6 +81,18 @@ class wait_setup {
       if (auto* const c = static_cast<fiber_core*>(self_); is_tasklet(c->stack_class)) [[unlikely]]
         return wait_extras_of_tasklet(*c).stop_callback;
     return stop_here_;
+  }
+
+  // The standard library waits for whoever holds the lock of a token's state, and for a callback that runs on another
+  // thread: by calls that are intercepted. A fiber that parked in them would stand in two lines at a time, by one node.
+  // Inside its worker it does not park; these waits are as short as those for a spin lock.
+  [[gnu::noinline]] void watch(const std::stop_token& token) noexcept {
+    const worker_use here;
+    stop_->emplace(token, unpark_on_stop{self_});
+  }
+  [[gnu::noinline]] void forget_stop() noexcept {
+    const worker_use here;
+    stop_->reset();
   }
 
   // Out of line, so that waits without a deadline are short.

@@ -5,8 +5,11 @@
 #include "intercept/waiting.hpp"
 #include "support/stress.hpp"
 
+#include <tendril/condition_variable.hpp>
 #include <tendril/detail/sanitizers.hpp>
+#include <tendril/mutex.hpp>
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -15,6 +18,7 @@
 #include <latch>
 #include <memory>
 #include <semaphore>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -56,9 +60,73 @@ int use_static() {
 }
 #endif
 
+/// The thread, and those that it starts, run on one processor.
+class on_one_processor {
+ public:
+  on_one_processor() {
+    ::sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    for (unsigned i = 0; CPU_COUNT(&one) == 0; ++i)
+      if (CPU_ISSET(i, &before_)) CPU_SET(i, &one);
+    ::sched_setaffinity(0, sizeof one, &one);
+  }
+  ~on_one_processor() { ::sched_setaffinity(0, sizeof before_, &before_); }
+  on_one_processor(const on_one_processor&) = delete;
+  on_one_processor& operator=(const on_one_processor&) = delete;
+
+ private:
+  cpu_set_t before_{};
+};
+
 }  // namespace
 
 TEST_SUITE("standard_waits") {
+  // Who requests the stop has unparked the fiber, and is overtaken by it: the fiber takes its callback back while that
+  // runs, and the library makes it wait for the end.
+  TEST_CASE("a fiber's wait is ended by a thread that gets no further meanwhile") {
+    const on_one_processor here;
+    runtime rt({.workers = 1, .max_spare_threads = 0});
+    const watchdog dog("stopped", &rt);
+    mutex m;
+    condition_variable_any c;
+    int ready = 0, seen = 0, stopped = 0;
+    constexpr int rounds = 20;
+    for (int i = 0; i != rounds; ++i) {
+      std::stop_source stop;
+      std::atomic<bool> waits{false};
+      const auto wait = [&] {
+        std::unique_lock hold(m);
+        waits = true;
+        const bool found = c.wait(hold, stop.get_token(), [&] { return ready > i; });
+        ++(found ? seen : stopped);
+      };
+      fiber ends = rt.run([&] { return fiber(wait); });
+      while (!waits) std::this_thread::yield();
+      { const std::scoped_lock parked(m); }
+      std::thread([&] {
+        // Whoever becomes ready goes first.
+        const sched_param none{};
+        ::sched_setscheduler(0, SCHED_IDLE, &none);
+        stop.request_stop();
+      }).join();
+      ends.join();
+      // Whoever waits next is found.
+      stop = std::stop_source();
+      waits = false;
+      fiber goes_on = rt.run([&] { return fiber(wait); });
+      while (!waits) std::this_thread::yield();
+      {
+        const std::scoped_lock hold(m);
+        ++ready;
+      }
+      c.notify_one();
+      goes_on.join();
+    }
+    CHECK(stopped == rounds);
+    CHECK(seen == rounds);
+  }
+
   TEST_CASE("a fiber that waits for an atomic lets the one run that changes it") {
     intercepted(
         [] {
