@@ -72,7 +72,7 @@ struct real_calls {
 /// Who wakes up when a lock has been released.
 enum class release_kind : int {
   first,    ///< in line
-  sharers,  ///< the first and, if it shares, those who share with it
+  sharers,  ///< all that would share it; if there are none, the first in line
   all,
 };
 
@@ -93,7 +93,7 @@ struct intercept_hooks {
   const std::uint32_t* locks_in_use;
   /// A lock was released by libc, while that was not 0.
   void (*lock_released)(const void* lock, release_kind kind) noexcept;
-  /// A thread is about to wait for a condition with that mutex, which libc releases meanwhile without telling.
+  /// Somebody is about to wait for a condition in libc with that mutex, which libc releases without telling.
   void (*lock_waited_with)(const void* mutex) noexcept;
   /// Where the front puts the address of the set of signals that have had a handler of the program's: bit n - 1. Read
   /// atomically.

@@ -31,13 +31,11 @@ namespace {
 
 using platform::mutex_kind;
 
-/// When who is in line looks again, see invariant 2 of the parking lot. In the bucket's lock, before enlisting.
+/// When who is in line looks again, see invariant 2 of the parking lot. In the bucket's lock, in line.
 class second_look {
  public:
-  /// in_front: will be first in line, not last.
-  time_point limit(lot_bucket& b, const void* key, bool in_front, time_point deadline) noexcept {
-    const bool first = in_front || !b.has_line(key);
-    if (!parking_lot::is_silent(key) || !first) return deadline;
+  time_point limit(const lot_bucket& b, const wait_node& n, time_point deadline) noexcept {
+    if (!parking_lot::is_silent(n.cell) || !b.is_first(n)) return deadline;
     const time_point then = clock::now() + patience_;
     patience_ = std::min(2 * patience_, most);
     return std::min(then, deadline);
@@ -82,14 +80,13 @@ int wait_in_line(const void* key, int busy, bool shared, const clock_deadline& d
   for (bool again = false;; again = true) {
     lot_bucket& b = parking_lot::bucket_of(key);
     b.lock.lock();
-    const time_point until = looks.limit(b, key, again, deadline.for_wait());
     wait_node& n = b.enlist(key, again, shared);
     if (const int result = try_it(); result != busy) {
       b.delist(n);
       b.lock.unlock();
       return result;
     }
-    const outcome how = b.park(n, {.deadline = until,
+    const outcome how = b.park(n, {.deadline = looks.limit(b, n, deadline.for_wait()),
                                    .cancelable = false,
                                    .reason = reason,
                                    .on_context = false,
@@ -136,8 +133,6 @@ int lock_owned(pthread_mutex_t* m, const clock_deadline* deadline) {
       result = lock_again(m, *r, deadline == nullptr);
       break;
     }
-    const time_point until =
-        deadline != nullptr ? looks.limit(b, m, again, deadline->for_wait()) : no_deadline;
     wait_node* const n = deadline != nullptr ? &b.enlist(m, again) : nullptr;
     // For libc another fiber of this thread would be the owner once more.
     result = b.owner_of(m) == nullptr ? real().pthread_mutex_trylock(m) : EBUSY;
@@ -149,6 +144,7 @@ int lock_owned(pthread_mutex_t* m, const clock_deadline* deadline) {
       if (n != nullptr) b.delist(*n);
       break;
     }
+    const time_point until = looks.limit(b, *n, deadline->for_wait());
     if (!b.park(*n, until, "pthread_mutex_lock") && deadline->over()) {
       if (parking_lot::is_silent(m)) parking_lot::wake_first(m);
       b.lock.lock();
@@ -224,11 +220,13 @@ int unlock(pthread_mutex_t* m) noexcept {
 
 int wait_for_signal(pthread_cond_t* c, pthread_mutex_t* m, const clock_deadline& deadline) {
   const thread_stay here;
-  if (platform::is_shared(*c))
+  if (platform::is_shared(*c)) {
+    parking_lot::mark_silent(m);
     return block_in_place([&] {
       return deadline.never ? real().pthread_cond_wait(c, m)
                             : real().pthread_cond_clockwait(c, m, deadline.which, &deadline.at);
     });
+  }
   lot_bucket& b = parking_lot::bucket_of(c);
   b.lock.lock();
   wait_node& n = b.enlist(c, false);

@@ -42,11 +42,14 @@ bool parking_lot::is_silent(const void* key) noexcept {
 
 void parking_lot::mark_silent(const void* key) noexcept {
   std::atomic<bool>& mark = silent[hash(key, silent_bits)];
-  if (mark.load(std::memory_order_relaxed)) return;
-  mark.store(true, std::memory_order_relaxed);
-  // Who is in line now, parked without a limit, looks again; who comes later takes the bucket's lock after us,
-  // and sees the mark. Those of other keys with the same mark did not ask for it.
-  wake_all(key);
+  // Both loads seq_cst: who stands in line counts itself and then, after a full fence, looks at the mark. So if we find
+  // nobody counted, who comes later sees the mark that we have seen, whoever made it.
+  const bool marked = mark.load(std::memory_order_seq_cst);
+  if (marked && users().load(std::memory_order_seq_cst) == 0) return;
+  if (!marked) mark.store(true, std::memory_order_relaxed);
+  // Who is in line has perhaps come before the mark, or behind somebody who has the lock by now. Who comes later takes
+  // the bucket's lock after us, and sees the mark.
+  wake_first(key);
 }
 
 bool parking_lot::is_kept(const void* key) noexcept {
@@ -59,10 +62,10 @@ void parking_lot::mark_kept(const void* key) noexcept {
                                      std::memory_order_relaxed);
 }
 
-bool lot_bucket::has_line(const void* key) const noexcept {
-  for (const wait_node* n = line_.front(); n != nullptr; n = n->next)
-    if (n->cell == key) return true;
-  return false;
+bool lot_bucket::is_first(const wait_node& n) const noexcept {
+  const wait_node* first = line_.front();
+  while (first->cell != n.cell) first = first->next;
+  return first == &n;
 }
 
 wait_node& lot_bucket::enlist(const void* key, bool first, std::uint32_t mark) noexcept {
@@ -180,17 +183,7 @@ unsigned parking_lot::wake_some(const void* key, std::uint32_t bits, unsigned mo
 }
 
 void parking_lot::wake_sharers(const void* key) noexcept {
-  lot_bucket& b = bucket_of(key);
-  b.lock.lock();
-  std::size_t count = 0;
-  for (const wait_node* n = b.line_.front(); n != nullptr; n = n->next) {
-    if (n->cell != key) continue;
-    const bool shares = n->index != 0;
-    if (!shares && count != 0) break;
-    ++count;
-    if (!shares) break;
-  }
-  b.wake_locked(key, 0, count);
+  if (wake_some(key, 1, ~0U) == 0) wake_first(key);
 }
 
 }  // namespace tendril::detail

@@ -17,9 +17,13 @@
 //  1. Dekker's: the fiber counts itself and then tries, the other releases and then looks. One of them sees the other.
 //  2. As long as somebody is in line for a lock, it is held, or somebody who was in line is on the way to try.
 //     So a woken fiber that is overtaken stands in line again, in front, and whoever overtook it wakes it.
-//     One release is not told: libc's own, when a thread waits for a condition. From the first such wait on with a
-//     mutex (`mark_silent`; by a hash, so perhaps for others, too) the first in line for it looks again by itself,
-//     after a tenth of a millisecond to a few; the others get their turn from it.
+//     One release is told before it is made, for libc makes it: of a mutex, when somebody waits for a condition in libc
+//     (`mark_silent`). Who is woken by that may look too early. So from the first such wait on with a mutex (by a hash, so
+//     perhaps for others, too) who stands in front looks again by itself, after a tenth of a millisecond to a few. The
+//     others need not: each that has been in front goes to its work by taking the mutex, and lets go of it by telling, or
+//     gives up, and then it wakes the next.
+//     Of a lock that many share those wake up who would share it, wherever they are in line; if nobody would, the first.
+//     So nobody waits for others who share with him, whoever is in front, as with libc's locks as they are by default.
 //  3. A fiber stands in one line at a time, by the node of its control block: its stack may be copied away.
 //
 // A fiber that parks lets others run on its thread. Libraries do not expect that at a lock: OpenSSL marks a
@@ -74,7 +78,8 @@ class alignas(cacheline_bytes) lot_bucket {
   outcome park(wait_node& n, const wait_options& options);
   /// Takes the first of the line out; null: nobody is in it.
   waiter* take_first(const void* key) noexcept;
-  bool has_line(const void* key) const noexcept;
+  /// Of a node in line: whether it is in front of all others of its key.
+  bool is_first(const wait_node& n) const noexcept;
   /// Who may be woken first, the threads in the kernel or the fibers here: the other ones than the last time.
   bool next_turn() noexcept { return turn_ = !turn_; }
   owner_record* owner_of(const void* key) noexcept;
@@ -104,10 +109,11 @@ class parking_lot {
   static unsigned wake_some(const void* key, std::uint32_t bits, unsigned most) noexcept;
   /// Those of all keys: they look whether it is their turn, as any may do at any time.
   static void wake_everybody();
-  /// The first, and if it would share the lock, those behind it that would, too.
+  /// All that would share the lock; if there are none, the first.
   static void wake_sharers(const void* key) noexcept;
-  /// Whether key may be released without a wake-up, and that it may. Asked when in line.
+  /// Whether key may be released silently. Asked when in line.
   static bool is_silent(const void* key) noexcept;
+  /// Before each silent release, by who is about to make it.
   static void mark_silent(const void* key) noexcept;
 
   static constexpr std::chrono::microseconds patience{1000};
