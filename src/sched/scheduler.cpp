@@ -555,9 +555,7 @@ void scheduler::look_for_deadlock() noexcept {
 void scheduler::tend_slots() noexcept {
   constexpr std::size_t most_bytes = std::size_t{512} << 10;
   constexpr unsigned most_looks = 4096;
-  const auto now = static_cast<std::uint32_t>(
-      std::chrono::duration_cast<std::chrono::milliseconds>(clock::now().time_since_epoch())
-          .count());
+  const std::uint32_t now = slot_clock_now();
   std::size_t bytes = 0;
   for (unsigned looks = 0; looks != most_looks && bytes < most_bytes; ++looks) {
     made_runnable others;

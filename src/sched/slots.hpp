@@ -229,6 +229,13 @@ struct slot_options {
 slot_options choose_slot_options(tasklet_options options, std::chrono::nanoseconds pack_cold_after,
                                  stack_guard guard, platform::entry_function entry);
 
+/// By which tend() tells how long something has been idle: milliseconds, which wrap.
+inline std::uint32_t slot_clock_now() noexcept {
+  return static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock::now().time_since_epoch())
+          .count());
+}
+
 class slot_table {
  public:
   explicit slot_table(const slot_options& options);
@@ -275,7 +282,7 @@ class slot_table {
   bool succeed(tasklet_frame& f, fiber_core& c) noexcept;
 
   // One thread, with a cache of its own: the monitor.
-  /// now: milliseconds from anywhere. Looks at the next slot if a look is due, and queues by `queue` whom that has
+  /// now: of slot_clock_now(). Looks at the next slot if a look is due, and queues by `queue` whom that has
   /// made runnable. Returns how many bytes were worked on; `done` when there is nothing to look at before the next
   /// call that has a later `now`.
   static constexpr std::size_t done = ~std::size_t{0};
@@ -312,7 +319,8 @@ class slot_table {
   image_patterns patterns_;
   std::unique_ptr<std::atomic<std::uint64_t>[]> deep_;  ///< a bit for each kind
   std::atomic<bool> any_deep_{false};
-  std::atomic<std::uint32_t> clock_{0};
+  /// From the beginning on, for who parks before the first look is not to be taken for idle since the machine's start.
+  std::atomic<std::uint32_t> clock_{slot_clock_now()};
   // tend()'s own: the round of all slots that it is in.
   unsigned next_ = 0;
   unsigned end_ = 0;

@@ -91,6 +91,20 @@ TEST_SUITE("tasklet_idle") {
     }
   }
 
+  TEST_CASE("who parks before the first look is not idle since the machine's start") {
+    runtime_options o = with(1, 1);
+    o.tasklets.evict_idle_after = 1h;
+    runtime rt(o);
+    latch gate(1);
+    constexpr int count = 5;
+    for (int i = 0; i != count; ++i) rt.spawn([&] { gate.wait(); });
+    until(rt, [](const tasklet_stats& s) { return s.captures >= count - 1; });
+    std::this_thread::sleep_for(200ms);  // many looks, which find nothing
+    CHECK(rt.stats().tasklets.folds == 0);
+    gate.count_down();
+    rt.drain();
+  }
+
   TEST_CASE("an idle crowd is folded to the last one") {
     runtime rt(with(1, 2));
     latch gate(1);
