@@ -193,13 +193,18 @@ TEST_SUITE("await") {
     rt.run([&] {
       await(probe<void>{how::at_once, &other, 1});
       await(probe<void>{how::on_thread, &other, 1});
-      const std::uint64_t before = tendril::test::allocations();
-      for (int i = 0; i != 100; ++i) {
-        await(probe<void>{how::ready, &other, 1});
-        await(probe<void>{how::at_once, &other, 1});
-        await(probe<void>{how::on_thread, &other, 1});
-      }
-      used = tendril::test::allocations() - before;
+      // As a tasklet this fiber is copied, and a copy that is folded for the first time leaves a pattern.
+      std::uint64_t folds = 0;
+      do {
+        folds = rt.stats().tasklets.folds;
+        const std::uint64_t before = tendril::test::allocations();
+        for (int i = 0; i != 100; ++i) {
+          await(probe<void>{how::ready, &other, 1});
+          await(probe<void>{how::at_once, &other, 1});
+          await(probe<void>{how::on_thread, &other, 1});
+        }
+        used = tendril::test::allocations() - before;
+      } while (rt.stats().tasklets.folds != folds);
     });
     CHECK(used == 0);
   }

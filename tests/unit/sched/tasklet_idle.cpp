@@ -96,7 +96,7 @@ TEST_SUITE("tasklet_idle") {
     o.tasklets.evict_idle_after = 1h;
     runtime rt(o);
     latch gate(1);
-    constexpr int count = 5;
+    constexpr int count = 2;  // one copy: more would be folded because they are many
     for (int i = 0; i != count; ++i) rt.spawn([&] { gate.wait(); });
     until(rt, [](const tasklet_stats& s) { return s.captures >= count - 1; });
     std::this_thread::sleep_for(200ms);  // many looks, which find nothing
